@@ -1,0 +1,175 @@
+"""``deixis ground --batch``: every line of the input gives one line of the output, in order."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from deixis.cli.running import check_writable, sentence, tell
+from deixis.progress import progress_over
+
+if TYPE_CHECKING:
+    from deixis.grounder import Grounder, Grounding, Scene
+
+_MAX_PHRASES_AT_ONCE = 32  # lines on the same image that are grounded together
+_MAX_MASK_PIXELS = 64_000_000  # in the masks of these lines together, as a mask has the size of its image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One line of the input; ``error`` is set where it cannot be used."""
+
+    line: int
+    id: object = None
+    has_id: bool = False
+    image: str = ""
+    phrase: str = ""
+    error: str | None = None
+
+
+def run_batch(source: Path, out: Path, *, model: str, precision: str, overlays: Path | None) -> int:
+    """Ground every line of ``source`` and write ``out``, whole or not at all.
+
+    A line that cannot be used, or whose image cannot be read, gives a line with ``error``; the rest goes on.
+
+    Returns:
+        The exit status: 1 where every line failed, else 0.
+
+    Raises:
+        OSError: ``source`` cannot be read, or ``out`` or ``overlays`` not written.
+        ValueError: the model cannot be loaded.
+    """
+    num_lines = _count_lines(source)
+    check_writable(out)
+    if overlays is not None:
+        overlays.mkdir(parents=True, exist_ok=True)
+    from deixis import grounder
+
+    loaded = grounder.load(model, precision=precision)
+    num_failed = 0
+    with open(source, "rb") as lines, _whole_file(out) as target:
+        answers = _answers(lines, loaded, source.parent, overlays)
+        for row in progress_over(answers, "lines", total=num_lines):
+            num_failed += "error" in row
+            target.write(json.dumps(row, allow_nan=False) + "\n")
+    tell(f"{num_lines - num_failed} done, {num_failed} failed; wrote {out}")
+    return 1 if num_lines and num_failed == num_lines else 0
+
+
+def read_request(raw: bytes, line: int) -> Request:
+    """Read one line; a mistake in it becomes its ``error``."""
+    try:
+        row = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"), parse_constant=_refuse_constant)
+        if not isinstance(row, dict):
+            raise ValueError(f"expected an object {{'image': ..., 'phrase': ...}}, got {type(row).__name__}")
+        if not isinstance(row.get("id"), str | int | float | None) or row.get("id") in (math.inf, -math.inf):
+            raise ValueError(f"expected a text or a number under 'id', got {repr(row['id'])[:60]}")
+        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no tokenizer takes it
+    except (ValueError, RecursionError) as error:
+        return Request(line=line, error=f"expected a JSON object on line {line}: {sentence(error)}")
+    known: dict[str, Any] = {"line": line, "id": row.get("id"), "has_id": "id" in row}
+    for key in ("image", "phrase"):
+        if not isinstance(row.get(key), str):
+            wrong = f"got {repr(row[key])[:60]}" if key in row else "found none"
+            return Request(**known, error=f"expected text under {key!r} on line {line}, {wrong}")
+    return Request(**known, image=row["image"], phrase=row["phrase"])
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _answers(lines: IO[bytes], grounder: Grounder, folder: Path, overlays: Path | None) -> Iterator[dict[str, Any]]:
+    """Answer the lines in order; neighbours on the same image share one look at it."""
+    group: list[Request] = []
+    scene: tuple[str, Scene] | None = None
+    for line, raw in enumerate(lines, start=1):
+        request = read_request(raw, line)
+        if group and (request.error or request.image != group[0].image or len(group) >= _MAX_PHRASES_AT_ONCE):
+            scene, rows = _answer_group(group, grounder, scene, folder, overlays)
+            yield from rows
+            group = []
+        if request.error:
+            yield _error_row(request, request.error)
+        else:
+            group.append(request)
+    if group:
+        yield from _answer_group(group, grounder, scene, folder, overlays)[1]
+
+
+def _answer_group(
+    group: list[Request],
+    grounder: Grounder,
+    last: tuple[str, Scene] | None,
+    folder: Path,
+    overlays: Path | None,
+) -> tuple[tuple[str, Scene] | None, list[dict[str, Any]]]:
+    """Answer lines on one image; return the scene too, as the next lines may be on the same one."""
+    name = group[0].image
+    try:
+        scene = last[1] if last is not None and last[0] == name else grounder.look(_find_image(name, folder))
+    except (ValueError, OSError) as error:
+        return None, [_error_row(request, sentence(error)) for request in group]
+    rows = []
+    at_once = max(1, _MAX_MASK_PIXELS // (scene.image.shape[0] * scene.image.shape[1]))
+    for start in range(0, len(group), at_once):
+        part = group[start : start + at_once]
+        for request, found in zip(part, _ground_each(scene, [one.phrase for one in part]), strict=True):
+            if isinstance(found, str):
+                rows.append(_error_row(request, found))
+                continue
+            rows.append(_with_id(request) | found.to_json(name))
+            if overlays is not None:
+                found.draw().save(overlays / f"{request.line:06d}.png")
+    return (name, scene), rows
+
+
+def _ground_each(scene: Scene, phrases: list[str]) -> list[Grounding | str]:
+    """All phrases at once; where one of them is refused, one by one, with the reason in its place."""
+    try:
+        return list(scene.ground_all(phrases))
+    except ValueError as error:
+        if len(phrases) == 1:
+            return [sentence(error)]
+        return [answer for phrase in phrases for answer in _ground_each(scene, [phrase])]
+
+
+def _find_image(name: str, folder: Path) -> Path:
+    """A relative name counts from the file that states it, or else from the current folder."""
+    beside = folder / name
+    return beside if beside.exists() else Path(name)
+
+
+def _error_row(request: Request, error: str) -> dict[str, Any]:
+    return _with_id(request) | {"line": request.line, "error": error}
+
+
+def _with_id(request: Request) -> dict[str, Any]:
+    return {"id": request.id} if request.has_id else {}
+
+
+def _count_lines(source: Path) -> int:
+    with open(source, "rb") as lines:
+        return sum(1 for _ in lines)
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[IO[str]]:
+    """Write beside ``path`` and move it there at the end; an interrupted run leaves what was there before."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with open(handle, "w", encoding="utf-8") as target:
+            yield target
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # a temporary file is private; the result should not be
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)

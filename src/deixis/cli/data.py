@@ -1,0 +1,82 @@
+"""``deixis data``: write phrases for instances, and look at samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deixis.cli.ground import PICTURES
+from deixis.cli.running import check_writable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from deixis.structures import Sample
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write phrases for instances; look at samples.")
+
+
+@app.command(no_args_is_help=True)
+def phrases(
+    instances: Annotated[Path, typer.Argument(metavar="INSTANCES.json", help="A COCO instances file.")],
+    out: Annotated[Path, typer.Option(help="The JSONL file to write.", show_default=False)],
+    images: Annotated[Path | None, typer.Option(help="Their folder.  [default: images beside the file]")] = None,
+    per_instance: Annotated[int, typer.Option(min=1, help="At most so many phrases an instance.")] = 3,
+    min_area: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave out instances that cover less of the image.")
+    ] = 0.03,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same phrases.")] = 0,
+    compare: Annotated[
+        Path | None, typer.Option(help="A CSV with a column expression: compare with people's words.")
+    ] = None,
+) -> None:
+    """Write unambiguous phrases for every instance that can be told apart."""
+    check_writable(out)
+    from deixis.data.phrase_file import write_phrase_file
+    from deixis.progress import progress_report
+
+    with progress_report("images") as progress:
+        summary = write_phrase_file(
+            instances,
+            out,
+            images=images,
+            seed=seed,
+            per_instance=per_instance,
+            min_area=min_area,
+            compare=compare,
+            progress=progress,
+        )
+    typer.echo(summary)
+
+
+@app.command(no_args_is_help=True)
+def show(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET[:SPLIT]", help="A name, a .jsonl, or a COCO .json.")],
+    out: Annotated[Path, typer.Option(help="The picture to write.", show_default=False)],
+    n: Annotated[int, typer.Option(min=1, max=400, help="So many samples.")] = 12,
+    root: Annotated[Path | None, typer.Option(help="The folder of a data set's files.")] = None,
+    columns: Annotated[int, typer.Option(min=1, max=20, help="So many side by side.")] = 4,
+) -> None:
+    """Draw a sheet of samples: box, tinted mask, phrase."""
+    check_writable(out, suffixes=PICTURES)
+    from deixis.data import open_dataset, parse_dataset_spec
+    from deixis.drawing import draw_sheet
+
+    name, split = parse_dataset_spec(dataset)
+    samples = open_dataset(name, split=split, root=root, limit=n)
+    pictures = [_picture(samples[index]) for index in range(min(n, len(samples)))]
+    draw_sheet(pictures, columns=columns).save(out)
+    typer.echo(f"{len(pictures)} samples drawn to {out}")
+
+
+def _picture(sample: Sample) -> Image.Image:
+    from deixis.drawing import Mark, draw_marks
+    from deixis.geometry.images import read_image
+    from deixis.geometry.masks import read_mask
+
+    image = read_image(sample.image)
+    mask = None if sample.mask is None else read_mask(sample.mask, image.shape[:2])
+    words = sample.phrase if sample.box_xyxy_px is not None else f"{sample.phrase} (nothing)"
+    return draw_marks(image, [Mark(text=words, box_xyxy_px=sample.box_xyxy_px, mask=mask)])

@@ -1,0 +1,123 @@
+"""``deixis ground``: phrases in one image, or a file of many."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deixis import DEFAULT_MODEL
+from deixis.cli.running import check_writable
+
+if TYPE_CHECKING:
+    from deixis.grounder import Grounding
+
+_WIDTH_IN_FILES = 110  # characters, where no terminal says how wide a table may be
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Precision(StrEnum):
+    """The number format of the computation."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def ground(
+    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)] = None,
+    phrases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHRASE...", help="What to point at, one or several phrases.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="A bundled name, a checkpoint folder, or hf-hub:org/repo.")
+    ] = DEFAULT_MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per phrase, one a line.")] = False,
+    overlay: Annotated[Path | None, typer.Option(help="Write a picture of all phrases: box, mask, words.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Write the mask as a PNG of 0 and 255; several phrases give F-1.png, F-2.png...")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="bfloat16 is faster where the processor has it.")] = (
+        Precision.auto
+    ),
+    batch: Annotated[
+        Path | None, typer.Option(help='Read JSONL lines {"image", "phrase", "id"} instead of IMAGE and PHRASE.')
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --batch: the JSONL file of results, one line a line.")] = None,
+    overlays: Annotated[Path | None, typer.Option(help="With --batch: a folder for one picture a line.")] = None,
+) -> None:
+    """Point at what each PHRASE means in IMAGE.
+
+    A phrase that begins with a dash goes after "--".
+    """
+    if batch is not None:
+        if image is not None or as_json or overlay is not None or mask is not None:
+            raise typer.BadParameter("--batch goes with --out and --overlays only, without IMAGE, PHRASE or --json")
+        if out is None:
+            raise typer.BadParameter("--batch needs --out OUT.jsonl for its results")
+        from deixis.cli.batch import run_batch
+
+        raise typer.Exit(run_batch(batch, out, model=model, precision=precision.value, overlays=overlays))
+    if out is not None or overlays is not None:
+        raise typer.BadParameter("--out and --overlays go with --batch")
+    if image is None or not phrases:
+        raise typer.BadParameter("expected IMAGE and at least one PHRASE, or --batch IN.jsonl --out OUT.jsonl")
+    found = _ground_image(image, phrases, model=model, precision=precision.value, outputs=(overlay, mask))
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(one.to_json(image), allow_nan=False))
+    else:
+        _print_table(found)
+    _write_pictures(found, overlay=overlay, mask=mask)
+
+
+def _ground_image(
+    image: str, phrases: Sequence[str], *, model: str, precision: str, outputs: tuple[Path | None, Path | None]
+) -> list[Grounding]:
+    """Ground all phrases, after everything that can be refused without loading a model."""
+    overlay, mask = outputs
+    if overlay is not None:
+        check_writable(overlay, suffixes=PICTURES)
+    if mask is not None:
+        check_writable(mask, suffixes=(".png",))
+    from deixis.geometry.images import read_image
+
+    pixels = read_image(image)
+    from deixis import grounder
+
+    return list(grounder.load(model, precision=precision).look(pixels).ground_all(phrases))
+
+
+def _print_table(found: Sequence[Grounding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("phrase", "box x1 y1 x2 y2", "score", "agreement", "found", "ms")
+    for one in found:
+        box = " ".join(f"{edge:.0f}" for edge in one.box)
+        table.add_row(
+            Text(one.phrase), box, f"{one.score:.2f}", f"{one.agreement:.2f}", "yes" if one.found else "no",
+            f"{one.ms:.0f}",
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else _WIDTH_IN_FILES).print(table)
+
+
+def _write_pictures(found: Sequence[Grounding], *, overlay: Path | None, mask: Path | None) -> None:
+    if overlay is not None:
+        from deixis.drawing import draw_grounding
+
+        draw_grounding(found[0].image, found).save(overlay)
+    if mask is not None:
+        import numpy as np
+        from PIL import Image
+
+        for index, one in enumerate(found, start=1):
+            path = mask if len(found) == 1 else mask.with_name(f"{mask.stem}-{index}{mask.suffix}")
+            Image.fromarray(one.mask.astype(np.uint8) * 255).save(path)

@@ -1,0 +1,72 @@
+"""``deixis models``: the bundled checkpoints and the presets."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the bundled checkpoints with their measured figures, and the presets that can be trained."""
+    from deixis.config import PRESETS
+    from deixis.hub import find_checkpoint, list_bundled
+
+    rows = [describe_checkpoint(name, find_checkpoint(name)) for name in list_bundled()]
+    if as_json:
+        typer.echo(json.dumps({"bundled": rows, "presets": sorted(PRESETS)}, allow_nan=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("bundled", "family", "parameters", "MB", "measured")
+    for row in rows:
+        measured = "\n".join(f"{key} {_short(value)}" for key, value in row["measured"].items())
+        table.add_row(row["name"], row["family"], f"{row['parameters'] / 1e6:.1f} M", f"{row['mb']:.1f}", measured)
+    console = Console()
+    console.print(table)
+    console.print("presets to train: " + ", ".join(sorted(PRESETS)), highlight=False)
+
+
+def describe_checkpoint(name: str, folder: Path) -> dict[str, Any]:
+    """What a checkpoint folder says of itself, and what its files show.
+
+    Returns:
+        ``name``, ``family``, ``parameters`` (count), ``mb`` (10^6 bytes of the folder), ``measured`` (figures).
+
+    Raises:
+        FileNotFoundError: a file of the checkpoint is missing.
+    """
+    from safetensors import safe_open
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    with safe_open(folder / "model.safetensors", framework="numpy") as weights:
+        shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118 - not a mapping
+    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "name": name,
+        "family": config["model"]["family"],
+        "parameters": sum(prod(shape) for shape in shapes),
+        "mb": round(num_bytes / 1e6, 1),
+        "measured": flatten(config.get("metrics") or {}),
+    }
+
+
+def flatten(figures: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
+    """Nested figures as one level, keys joined by spaces: ``{"a": {"b": 1}}`` gives ``{"a b": 1}``."""
+    flat: dict[str, float | str] = {}
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key} ")
+        elif isinstance(value, int | float | str):
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""How a command ends: a user's mistake is one line on stderr and status 1, never a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """The commands together; they share ``--debug`` and the way in which mistakes are told."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer moved its context class
+        """Let ``--debug`` stand anywhere before ``--``, as people add it to the end of a command that failed."""
+        options = args[: args.index("--")] if "--" in args else args
+        if "--debug" in options:
+            args = ["--debug", *(one for one in options if one != "--debug"), *args[len(options) :]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer moved its context class
+        """Run the chosen command; tell what went wrong in one sentence."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # typer ends quietly: the reader of our output has gone
+        except KeyboardInterrupt:
+            if ctx.params.get("debug"):
+                raise
+            raise typer.Exit(INTERRUPTED) from None
+        except (ValueError, OSError, ImportError) as error:
+            if ctx.params.get("debug"):
+                raise
+            tell(sentence(error))
+            raise typer.Exit(1) from None
+
+
+def tell(message: str) -> None:
+    """One line on stderr."""
+    typer.echo(f"deixis: {message}", err=True)
+
+
+def sentence(error: BaseException) -> str:
+    """The error as one line; for one of the system's own, its reason and its file without the number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None) -> None:
+    """Refuse a file that cannot be written before minutes of work are spent on it.
+
+    Args:
+        path: the file to be written later.
+        suffixes: the endings that are possible; None for any.
+
+    Raises:
+        ValueError: another ending.
+        FileNotFoundError: its folder does not exist.
+        IsADirectoryError: it is a folder itself.
+    """
+    if suffixes is not None and path.suffix.lower() not in suffixes:
+        raise ValueError(f"expected a file ending in {' or '.join(suffixes)}, got {str(path)!r}; choose another name")
+    if path.is_dir():
+        raise IsADirectoryError(f"expected a file to write, got the folder {str(path)!r}; add a file name")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"expected an existing folder for {str(path)!r}, found none; make it first")

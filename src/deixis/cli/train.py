@@ -1,0 +1,112 @@
+"""``deixis train``: run a named recipe, or go on with a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deixis.cli.running import tell
+from deixis.train.recipes import Recipe, list_recipes, recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LISTED = "\n".join(f"  {name:8} {line}" for name, line in list_recipes().items())
+HELP = f"""Train a model by RECIPE, or go on with a run.
+
+Every field of a recipe is an option too: --steps 200 --lr 1e-3 --image_sizes "[256, 320]"; --show lists them.
+
+\b
+Recipes:
+{_LISTED}
+"""
+
+
+def train(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="RECIPE", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of the run.  [default: runs/RECIPE]")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and stop.")] = False,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; resume later.")] = None,
+) -> None:
+    """Run it; the help text is :data:`HELP`."""
+    if (name is None) == (resume is None):
+        raise typer.BadParameter("expected a RECIPE or --resume RUN, one of them")
+    if resume is not None:
+        if context.args:
+            raise typer.BadParameter(f"--resume goes on with the recipe of the run, got {' '.join(context.args)!r} too")
+        chosen = read_recipe(resume)
+    else:
+        if name not in list_recipes():
+            raise typer.BadParameter(f"expected a recipe out of {', '.join(list_recipes())}, got {name!r}")
+        chosen = recipe(name, **parse_fields(context.args, recipe(name)))
+    if show:
+        typer.echo(json.dumps(asdict(chosen), indent=1))
+        return
+    folder = resume or out or Path("runs") / str(name)
+    tell(f"training in {folder}; losses go to {folder / 'metrics.jsonl'}")
+    from deixis.train.trainer import run
+
+    typer.echo(run(chosen, folder, resume=resume is not None, minutes=minutes))
+
+
+def parse_fields(arguments: Sequence[str], base: Recipe) -> dict[str, Any]:
+    """``["--lr", "1e-3", "--model_fields.context_dim", "64"]`` as recipe fields of the right types.
+
+    Raises:
+        typer.BadParameter: an unknown field, a missing value, or one of another type.
+    """
+    known = [one.name for one in fields(base)]
+    values: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        option, equals, raw = word.removeprefix("--").partition("=")
+        name, _, inner = option.replace("-", "_").partition(".")
+        if not word.startswith("--") or name not in known:
+            raise typer.BadParameter(f"expected --FIELD out of {', '.join(known)}, got {word!r}")
+        if not equals:
+            raw = next(words, "")
+        if inner:
+            values[name] = {**getattr(base, name), **values.get(name, {}), inner: _typed(word, raw, None)}
+        else:
+            values[name] = _typed(word, raw, getattr(base, name))
+    return values
+
+
+def _typed(option: str, raw: str, default: object) -> object:
+    """The text as a value of the default's type; anything where the default says nothing."""
+    if isinstance(default, str):
+        return raw
+    try:
+        value = json.loads(raw)
+    except json.JSONDecodeError:
+        value = raw if default is None else None
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if default is not None and type(value) is not type(default):
+        raise typer.BadParameter(f"expected a value like {json.dumps(default)} after {option}, got {raw!r}")
+    return value
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe that a run was started with.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: its recipe.json is damaged or of another version.
+    """
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a run with recipe.json, found none in {str(folder)!r}; check the path")
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(stored, dict) or set(stored) - {one.name for one in fields(Recipe)}:
+        raise ValueError(f"expected the fields of a recipe in {str(path)!r}, got others; was it another version's run?")
+    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in stored.items()}
+    return Recipe(**values)

@@ -1,0 +1,100 @@
+"""Data sets: every one is a sequence of `Sample`, opened by its name or its path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from deixis.structures import Sample
+
+SCENES = ("scenes", "scenes+", "scenesg")
+"""Drawn on the fly; they need no files."""
+PUBLIC = ("refcoco", "refcoco+", "refcocog-umd", "refcocog-google", "referit", "flickr30k", "vg", "mixed")
+"""Public releases, whose readers are still to come."""
+
+_LIMIT_SEED = 0
+_SPLIT = re.compile(r"[A-Za-z0-9_+-]+")
+
+
+def open_dataset(
+    name: str | Path, split: str | None = None, root: str | Path | None = None, limit: int | None = None
+) -> Sequence[Sample]:
+    """Open a data set as a sequence of samples.
+
+    Args:
+        name: ``scenes``, ``scenes+`` or ``scenesg``; or a path ending in .jsonl; or a path to a COCO instances
+            file ending in .json, for whose instances phrases are written.
+        split: for scenes ``train``, ``val``, ``testA`` or ``testB``, by default ``val``; for COCO instances ``train``,
+            ``val``, ``test`` or ``all``, by default ``test``, the images whose id is divisible by 7; for JSONL the
+            lines that name this split, by default all lines.
+        root: the folder of the images of a COCO instances file; by default beside the file. Others need none.
+        limit: at most so many samples: the first of a seeded shuffle of the images, so the same at every call, and
+            all phrases of an image stay together. Drawn scenes are in random order already: there, the first.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: the name, split or limit is unknown, or a file is wrong; the sentence says where.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"expected a limit of at least 1 sample, got {limit!r}; leave it out to take all")
+    text = str(name)
+    if text in SCENES:
+        from deixis.data.scenes import open_scenes
+
+        return open_scenes(text, split or "val", n=limit)
+    if text.lower().endswith(".jsonl"):
+        return _first_by_image(_read_lines(Path(name), split), limit)
+    if text.lower().endswith(".json"):
+        from deixis.data.written import WrittenPhrases
+
+        return WrittenPhrases(Path(name), root, split=split or "test", limit=limit)
+    known = f"{', '.join(SCENES)}, a path ending in .jsonl or a COCO instances file ending in .json"
+    why = "has no reader yet" if text in PUBLIC else "is none of them"
+    raise ValueError(f"expected a data set out of {known}, got {text!r}, which {why}; choose one of these")
+
+
+def parse_dataset_spec(spec: str) -> tuple[str, str | None]:
+    r"""Split DATASET[:SPLIT] into name and split; the split is None where none is named.
+
+    A colon belongs to the path where it follows a drive's letter, or where what follows is no word.
+
+    >>> parse_dataset_spec("scenes+:testA")
+    ('scenes+', 'testA')
+    >>> parse_dataset_spec(r"C:\data\instances.json:test")
+    ('C:\\data\\instances.json', 'test')
+    >>> parse_dataset_spec("C:/data/pairs.jsonl")
+    ('C:/data/pairs.jsonl', None)
+
+    Raises:
+        ValueError: the name or, after a colon at the end, the split is empty.
+    """
+    name, colon, split = spec.rpartition(":")
+    if not spec.strip() or (colon and not (name.strip() and split.strip())):
+        raise ValueError(f"expected DATASET or DATASET:SPLIT, such as scenes:val, got {spec!r}; name both parts")
+    is_drive = len(name) == 1 and name.isalpha()
+    if not colon or is_drive or not _SPLIT.fullmatch(split):
+        return spec, None
+    return name, split
+
+
+def _read_lines(path: Path, split: str | None) -> list[Sample]:
+    from deixis.data.jsonl import read_jsonl
+
+    samples, problems = read_jsonl(path, split)
+    if problems:
+        raise ValueError(f"{str(path)!r}, {problems[0]}; lines that are wrong: {len(problems)}")
+    return samples
+
+
+def _first_by_image(samples: list[Sample], limit: int | None) -> list[Sample]:
+    if limit is None:
+        return samples
+    import numpy as np
+
+    by_image: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_image.setdefault(sample.image_id, []).append(sample)
+    groups = list(by_image.values())
+    order = np.random.default_rng(_LIMIT_SEED).permutation(len(groups))
+    return [sample for i in order for sample in groups[i]][:limit]

@@ -1,0 +1,163 @@
+"""Samples as JSON lines: ``{"image", "phrase", "box": [x1, y1, x2, y2] | null, "mask"?, "id"?, "split"?}`` a line.
+
+``image`` and a mask's file are relative to the file's folder. ``"box": null`` says that the phrase means nothing in
+the image. Further keys that are read and written: ``image_id``, ``category``, ``kind``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+from deixis.data.annotation_fields import four_numbers, mask_from_json, parse_json, shorten
+from deixis.structures import Sample, check_box
+
+Record = dict[str, object]
+
+
+def read_jsonl(path: str | Path, split: str | None = None) -> tuple[list[Sample], list[str]]:
+    """Read the samples of a file, and one sentence with its line number for each line that is wrong.
+
+    Args:
+        path: a file of JSON lines in UTF-8; blank lines are passed over.
+        split: only the lines that name this split; None for all lines.
+
+    Returns:
+        The samples in the file's order, and the problems. A sample's id is its line number where it names none, its
+        image_id the name of its image. Images and mask files are not opened.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a file of JSON lines, got {str(path)!r}, which is no file; check the path")
+    samples: list[Sample] = []
+    problems: list[str] = []
+    splits: set[str] = set()
+    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            sample = _sample(_record(line), number, path.parent)
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+            continue
+        splits.add(sample.split)
+        if split is None or sample.split == split:
+            samples.append(sample)
+    if split is not None and not samples and not problems:
+        problems.append(
+            f"expected lines of the split {split!r}, got the splits {sorted(splits)!r}; choose one of these"
+        )
+    return samples, problems
+
+
+def write_jsonl(path: str | Path, samples: Iterable[Sample]) -> int:
+    """Write the samples, whole or not at all: into a file beside ``path`` that then takes its place.
+
+    Images and mask files under the file's folder are named relative to it, others by their absolute path. Annotated
+    things other than the referent are not written.
+
+    Returns:
+        How many lines were written.
+
+    Raises:
+        ValueError: a sample's image is pixels and no file; ``path`` stays what it was.
+        OSError: the folder cannot be written to.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    count = 0
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
+            for sample in samples:
+                out.write(json.dumps(_record_of(sample, path.parent), ensure_ascii=False, allow_nan=False) + "\n")
+                count += 1
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # the only way to ask is to set
+    os.umask(mask)
+    return mask
+
+
+def _record(line: bytes) -> Record:
+    try:
+        value = parse_json(line.decode("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"expected a JSON object in UTF-8, got {shorten(line)} ({error}); correct the line") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {shorten(value)}; correct the line")
+    return cast(Record, value)
+
+
+def _sample(record: Record, number: int, folder: Path) -> Sample:
+    image = _text(record, "image")
+    if "box" not in record:
+        raise ValueError("expected a 'box' [x1, y1, x2, y2], or null for a phrase that means nothing, got none; add it")
+    box = None
+    if record["box"] is not None:
+        box = four_numbers(record["box"], "a box [x1, y1, x2, y2]")
+        check_box(box)
+    mask = None if record.get("mask") is None else mask_from_json(record["mask"], folder)
+    if mask is not None and box is None:
+        raise ValueError("expected no mask beside the box null, got one; add the box or drop the mask")
+    return Sample(
+        id=_name(record, "id") or str(number),
+        image=folder / image,
+        image_id=_name(record, "image_id") or image,
+        phrase=_text(record, "phrase"),
+        box_xyxy_px=box,
+        mask=mask,
+        split=_name(record, "split") or "",
+        category=_name(record, "category"),
+        kind=_name(record, "kind"),
+    )
+
+
+def _text(record: Record, key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"expected words as {key!r}, got {shorten(value)}; add them")
+    return value
+
+
+def _name(record: Record, key: str) -> str | None:
+    """An optional text, or a whole number as text."""
+    value = record.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"expected text or a whole number as {key!r}, got {shorten(value)}; correct it")
+    return str(value)
+
+
+def _record_of(sample: Sample, folder: Path) -> Record:
+    if not isinstance(sample.image, Path):
+        raise ValueError(f"expected an image file in sample {sample.id!r}, got pixels; save the image first")
+    record: Record = {
+        "image": _relative(sample.image, folder),
+        "phrase": sample.phrase,
+        "box": None if sample.box_xyxy_px is None else [float(v) for v in sample.box_xyxy_px],
+    }
+    if sample.mask is not None:
+        record["mask"] = _relative(sample.mask, folder) if isinstance(sample.mask, Path) else sample.mask
+    record |= {"id": sample.id, "image_id": sample.image_id}
+    optional = {"split": sample.split or None, "category": sample.category, "kind": sample.kind}
+    return record | {key: value for key, value in optional.items() if value is not None}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    whole, base = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else str(whole)

@@ -1,0 +1,207 @@
+"""Training batches: images from several sources, several phrases an image, all arrays.
+
+A batch is a function of (seed, step) alone, so the number of workers changes nothing.
+Letters: B images, P phrases, S canvas side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deixis.data.scenes import draw_scene
+from deixis.data.transforms import View, random_paste, random_view
+from deixis.data.written import PhotoRecord
+from deixis.geometry.images import Letterbox, letterbox
+from deixis.geometry.masks import read_mask
+from deixis.language.phrases import write_phrases
+from deixis.structures import BoxXyxy
+
+MASK_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Target:
+    """A phrase and what it means on one image."""
+
+    phrase: str
+    box_xyxy_px: BoxXyxy | None
+    mask: NDArray[np.bool_] | None
+    category: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image with its phrases; ``categories`` is everything in it, or None where that is not known."""
+
+    image: NDArray[np.uint8]
+    targets: list[Target]
+    categories: frozenset[str] | None
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Arrays for one step."""
+
+    pixels: NDArray[np.uint8]  # [B, S, S, 3]
+    content: NDArray[np.float32]  # [B, 4] the picture's xyxy as fractions of the canvas
+    phrases: list[str]
+    image_index: NDArray[np.int64]  # [P]
+    boxes: NDArray[np.float32]  # [P, 4] xyxy as fractions of the canvas
+    masks: NDArray[np.float32]  # [P, S/4, S/4], area-averaged
+    has_mask: NDArray[np.bool_]  # [P]
+    present: NDArray[np.bool_]  # [P], False: the phrase means nothing in its image
+
+
+class Source(Protocol):
+    """Gives pictures by a random generator."""
+
+    def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
+        """One picture of about ``size`` pixels with up to ``phrases`` targets."""
+        ...
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """Drawn scenes of one flavour."""
+
+    flavour: str
+    count: int = 100_000
+
+    def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
+        """One scene of the train split."""
+        image, samples = draw_scene(self.flavour, "train", int(rng.integers(self.count)), min(size, 256), phrases)
+        targets = [
+            Target(s.phrase, s.box_xyxy_px, read_mask(s.mask, image.shape[:2]) if s.mask else None, s.category or "")
+            for s in samples
+        ]
+        return Picture(image, targets, frozenset(i.category for i in samples[0].instances) if samples else None)
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """Annotated photos; phrases are written after the image was cropped, mirrored and pasted on, so they stay true."""
+
+    records: Sequence[PhotoRecord]
+    fully_annotated: bool
+    donors: Sequence[PhotoRecord] = ()
+    paste_share: float = 0.0
+    min_area: float = 0.02
+
+    def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
+        """One augmented photo; tries again, a few times, where nothing can be told apart."""
+        picture = None
+        for _ in range(5):
+            view = self._augmented(rng)
+            picture = self._with_phrases(view, rng, phrases)
+            if picture.targets:
+                break
+        assert picture is not None
+        return picture
+
+    def _augmented(self, rng: np.random.Generator) -> View:
+        view = random_view(self.records[int(rng.integers(len(self.records)))].view(), rng, 1.0)
+        if self.donors and rng.random() < self.paste_share:
+            donors = [self.donors[int(i)].view() for i in rng.integers(len(self.donors), size=2)]
+            view = random_paste(view, donors, rng)
+        return view
+
+    def _with_phrases(self, view: View, rng: np.random.Generator, phrases: int) -> Picture:
+        hw = view.image.shape[:2]
+        written = write_phrases(
+            view.instances,
+            hw,
+            view.image,
+            rng,
+            per_instance=2,
+            min_area=self.min_area,
+            loose_synonyms=rng.random() < 0.5,
+        )
+        order = rng.permutation(len(written))[:phrases]
+        targets = []
+        for pick in order:
+            instance = view.instances[written[pick].index]
+            targets.append(Target(written[pick].text, instance.box_xyxy_px, instance.mask, instance.category))
+        present = frozenset(i.category for i in view.instances)
+        return Picture(view.image, targets, present if self.fully_annotated else None)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Sources and how often each is drawn."""
+
+    sources: Sequence[Source]
+    shares: Sequence[float]
+
+    def batch(self, seed: int, step: int, *, images: int, phrases: int, size: int, absent: float) -> TrainingBatch:
+        """The batch of that step: ``images`` pictures of up to ``phrases`` phrases on a canvas of side ``size``.
+
+        ``absent`` is the chance that an image also gets a phrase that means nothing in it.
+        """
+        rng = np.random.default_rng((seed, step))
+        shares = np.asarray(self.shares, float)
+        picks = rng.choice(len(self.sources), size=images, p=shares / shares.sum())
+        pictures = [self.sources[pick].draw(rng, size, phrases) for pick in picks]
+        return collate([p for p in pictures if p.targets], size, rng, absent)
+
+
+def collate(pictures: list[Picture], size: int, rng: np.random.Generator, absent: float) -> TrainingBatch:
+    """Put pictures on canvases of side ``size`` and their targets into arrays."""
+    boards = [letterbox(p.image, size) for p in pictures]
+    rows = [(i, t) for i, p in enumerate(pictures) for t in p.targets]
+    rows += absent_targets(pictures, rng, absent)
+    grid = size // MASK_STRIDE
+    boxes = np.zeros((len(rows), 4), np.float32)
+    masks = np.zeros((len(rows), grid, grid), np.float32)
+    for row, (image, target) in enumerate(rows):
+        frame = boards[image][1]
+        if target.box_xyxy_px is not None:
+            boxes[row] = np.asarray(frame.box_to_canvas(target.box_xyxy_px)) / size
+        if target.mask is not None:
+            masks[row] = mask_on_grid(target.mask, frame, grid)
+    return TrainingBatch(
+        pixels=np.stack([board for board, _ in boards]),
+        content=np.stack([content_of(frame) for _, frame in boards]),
+        phrases=[t.phrase for _, t in rows],
+        image_index=np.array([i for i, _ in rows], np.int64),
+        boxes=boxes,
+        masks=masks,
+        has_mask=np.array([t.mask is not None for _, t in rows]),
+        present=np.array([t.box_xyxy_px is not None for _, t in rows]),
+    )
+
+
+def content_of(frame: Letterbox) -> NDArray[np.float32]:
+    """The picture's xyxy on the canvas as fractions of it."""
+    height, width = frame.hw
+    return (np.asarray(frame.box_to_canvas((0, 0, width, height))) / frame.size).astype(np.float32)
+
+
+def mask_on_grid(mask: NDArray[np.bool_], frame: Letterbox, grid: int) -> NDArray[np.float32]:
+    """A mask of the original image, area-averaged onto ``grid`` x ``grid`` cells of the canvas."""
+    x1, y1, x2, y2 = (round(float(v) * grid) for v in content_of(frame))
+    small = Image.fromarray(mask.astype(np.uint8) * 255).resize(
+        (max(x2 - x1, 1), max(y2 - y1, 1)), Image.Resampling.BOX
+    )
+    board = np.zeros((grid, grid), np.float32)
+    board[y1:y2, x1:x2] = np.asarray(small, np.float32)[: y2 - y1, : x2 - x1] / 255
+    return board
+
+
+def absent_targets(pictures: list[Picture], rng: np.random.Generator, share: float) -> list[tuple[int, Target]]:
+    """Phrases of other pictures that name a category which a picture does not hold."""
+    rows = []
+    named = [t for p in pictures for t in p.targets if t.category and t.category.split()[-1] in t.phrase.split()]
+    for index, picture in enumerate(pictures):
+        if picture.categories is None or rng.random() >= share:
+            continue
+        foreign = [t for t in named if t.category not in picture.categories]
+        if foreign:
+            chosen = foreign[rng.integers(len(foreign))]
+            rows.append((index, Target(chosen.phrase, None, None, chosen.category)))
+    return rows

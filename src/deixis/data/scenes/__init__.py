@@ -1,0 +1,190 @@
+"""Drawn scenes: seeded pictures of shapes with exact masks, and phrases that mean exactly one of them.
+
+``scenes`` uses places, ``scenes+`` looks only, ``scenesg`` long relations. A sample depends on nothing but
+(seed, name, split, index, size): no files, no state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deixis.data.scenes.backgrounds import sample_background
+from deixis.data.scenes.drawing import Drawing, place
+from deixis.data.scenes.layout import sample_things
+from deixis.data.scenes.painting import Style, paint
+from deixis.data.scenes.vocabulary import FLAVOURS, HELD_OUT_PAIRS, SPLITS
+from deixis.data.scenes.writer import Written, write
+from deixis.structures import BoxXyxy, Instance, Sample
+
+NUM_TRAIN = 100_000
+NUM_HELD_OUT = 1000
+MIN_SIZE = 64
+
+_MAX_REDRAWS = 100
+
+
+class Scenes(Sequence[Sample]):
+    """A lazy sequence: sample i is drawn when it is asked for, and is always the same."""
+
+    def __init__(
+        self, name: str, split: str, n: int, size: int, seed: int = 0, backgrounds: Sequence[Path] = ()
+    ) -> None:
+        _check(name, split, size)
+        if n < 0:
+            raise ValueError(f"expected a number of samples of 0 or more, got {n!r}; ask for fewer or more")
+        self.name, self.split, self.size, self.seed = name, split, size, seed
+        self.backgrounds = tuple(backgrounds)
+        self._indices = range(n)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            part = Scenes(self.name, self.split, 0, self.size, self.seed, self.backgrounds)
+            part._indices = self._indices[index]
+            return part
+        return draw_sample(
+            self.name, self.split, self._indices[index], self.size, seed=self.seed, backgrounds=self.backgrounds
+        )
+
+
+def open_scenes(
+    name: str,
+    split: str,
+    n: int | None = None,
+    size: int = 256,
+    seed: int = 0,
+    *,
+    backgrounds: Sequence[Path] = (),
+) -> Scenes:
+    """Open drawn scenes as a sequence of samples that are drawn when asked for.
+
+    Args:
+        name: 'scenes' (places), 'scenes+' (looks only) or 'scenesg' (long relations).
+        split: 'train', 'val', 'testA' (many things of one kind) or 'testB' (things in shape-colour pairs that no
+            other split draws). Splits never share a seed.
+        n: how many; by default 100,000 of 'train' and 1000 of each other split. Any number may be asked for.
+        size: height and width of the images in pixels, 64 or more.
+        seed: another seed gives another data set.
+        backgrounds: photo files; half of the scenes are then drawn upon cuts of them.
+
+    Raises:
+        ValueError: an unknown name or split, or a size or number out of range.
+    """
+    if n is None:
+        n = NUM_TRAIN if split == "train" else NUM_HELD_OUT
+    return Scenes(name, split, n, size, seed, backgrounds)
+
+
+def draw_sample(
+    name: str, split: str, index: int, size: int = 256, *, seed: int = 0, backgrounds: Sequence[Path] = ()
+) -> Sample:
+    """Draw one sample; the same arguments give the same sample. See ``open_scenes``."""
+    return draw_scene(name, split, index, size, phrases=1, seed=seed, backgrounds=backgrounds)[1][0]
+
+
+def draw_scene(
+    name: str,
+    split: str,
+    index: int,
+    size: int = 256,
+    phrases: int = 3,
+    *,
+    seed: int = 0,
+    backgrounds: Sequence[Path] = (),
+) -> tuple[NDArray[np.uint8], list[Sample]]:
+    """Draw one image and write 1 to ``phrases`` different samples of it, of different things as far as possible.
+
+    Returns:
+        The image uint8 [size, size, 3], and the samples, which share it. The first is that of ``draw_sample``.
+
+    Raises:
+        ValueError: an unknown name or split, a size below 64, or ``phrases`` below 1.
+    """
+    _check(name, split, size)
+    if phrases < 1 or index < 0:
+        raise ValueError(f"expected phrases >= 1 and index >= 0, got {phrases!r} and {index!r}; ask for at least one")
+    for attempt in range(_MAX_REDRAWS):
+        drawing, written, rng = draw_world(name, split, size, seed_scene(name, split, index, seed, attempt), phrases)
+        if written:
+            break
+    else:
+        raise RuntimeError(f"no phrase found for {name}:{split} {index}; ask for another index")
+    image = paint(drawing, sample_background(size, rng, backgrounds), Style.sample(rng), rng)
+    image.flags.writeable = False
+    return image, _samples(drawing, written, image, f"{name}-{split}-{seed}-{index}", split)
+
+
+def draw_world(
+    name: str, split: str, size: int, seeds: np.random.SeedSequence, phrases: int
+) -> tuple[Drawing, list[Written], np.random.Generator]:
+    """Lay out a scene and write of it, without painting; ``written`` is empty where there is nothing to say.
+
+    Returns the drawing, the phrases, and the generator for painting. Phrases have a generator of their own, so that
+    the picture does not depend on how many are asked for.
+    """
+    layout_rng, phrase_rng, paint_rng = (np.random.default_rng(s) for s in seeds.spawn(3))
+    drawing = place(sample_things(name, split, layout_rng), size)
+    if len(drawing.seen) < 2:
+        return drawing, [], paint_rng
+    referents = [k for k, t in enumerate(drawing.seen) if ((t.shape, t.colour) in HELD_OUT_PAIRS) == (split == "testB")]
+    return drawing, write(drawing.seen, name, phrase_rng, referents=referents, count=phrases), paint_rng
+
+
+def seed_scene(name: str, split: str, index: int, seed: int = 0, attempt: int = 0) -> np.random.SeedSequence:
+    """The one source of a scene's randomness: no two of these five share it."""
+    return np.random.SeedSequence((seed, FLAVOURS.index(name), SPLITS.index(split), index, attempt))
+
+
+def _samples(
+    drawing: Drawing, written: Sequence[Written], image: NDArray[np.uint8], image_id: str, split: str
+) -> list[Sample]:
+    from deixis.geometry.masks import encode_rle
+
+    instances = tuple(
+        Instance(
+            category=seen.shape,
+            box_xyxy_px=_to_pixels(seen.box_xyxy_norm, drawing.size),
+            mask=encode_rle(mask),
+        )
+        for seen, mask in zip(drawing.seen, drawing.masks, strict=True)
+    )
+    return [
+        Sample(
+            id=f"{image_id}-{k}",
+            image=image,
+            image_id=image_id,
+            phrase=phrase.text,
+            box_xyxy_px=instances[phrase.index].box_xyxy_px,
+            mask=instances[phrase.index].mask,
+            split=split,
+            category=instances[phrase.index].category,
+            kind=phrase.kind,
+            instances=instances,
+        )
+        for k, phrase in enumerate(written)
+    ]
+
+
+def _to_pixels(box_xyxy_norm: BoxXyxy, size: int) -> BoxXyxy:
+    x1, y1, x2, y2 = (float(round(v * size)) for v in box_xyxy_norm)  # the edges are whole pixels
+    return x1, y1, x2, y2
+
+
+def _check(name: str, split: str, size: int) -> None:
+    if name not in FLAVOURS:
+        raise ValueError(f"expected a name of drawn scenes, got {name!r}; choose one of {', '.join(FLAVOURS)}")
+    if split not in SPLITS:
+        raise ValueError(f"expected a split of drawn scenes, got {split!r}; choose one of {', '.join(SPLITS)}")
+    if size < MIN_SIZE:
+        raise ValueError(f"expected a size of at least {MIN_SIZE} pixels, got {size!r}; ask for a larger one")

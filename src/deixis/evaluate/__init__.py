@@ -1,0 +1,1 @@
+"""Measure models: every metric beside the baselines that any model must beat."""

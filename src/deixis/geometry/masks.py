@@ -1,0 +1,291 @@
+"""Masks: bool [H, W] arrays, COCO run lengths, polygons, in every direction.
+
+The run-length codec writes the bytes that pycocotools writes and needs no compiled extension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import SupportsInt, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deixis.geometry.images import MAX_PIXELS, read_mask_file
+from deixis.structures import BoxXyxy, Mask, Rle
+
+BoolMask = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+_MAX_GROUPS = 7  # characters a count: 35 bits, enough for any difference of two counts up to MAX_PIXELS
+_MAX_COORDINATE = 1e6
+_MAX_CROSSINGS = 20_000_000
+
+
+def encode_rle(mask: BoolMask) -> Rle:
+    """Return a mask [H, W] as COCO run lengths: compressed, column-major, starting with a run of zeros.
+
+    Raises:
+        ValueError: the mask has not two axes or has no pixel.
+    """
+    if mask.ndim != 2 or mask.size == 0:
+        raise ValueError(f"expected a mask [H, W] with pixels, got shape {mask.shape!r}")
+    column_major = np.asarray(mask, dtype=np.bool_).T.ravel()
+    changes = np.flatnonzero(column_major[1:] != column_major[:-1]) + 1
+    first = [0, 0] if column_major[0] else [0]  # the first run counts zeros, so a leading one makes it empty
+    counts = np.diff(np.concatenate([first, changes, [column_major.size]]))
+    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": _compress(counts).decode("ascii")}
+
+
+def decode_rle(rle: Rle | Mapping[str, object]) -> BoolMask:
+    """Return COCO run lengths as a mask: bool [H, W].
+
+    Args:
+        rle: ``size`` [H, W] and ``counts``, a compressed string (or bytes) or a plain list of run lengths.
+
+    Raises:
+        ValueError: size or counts are missing or malformed, or the counts do not add up to H * W.
+    """
+    height, width = _rle_size(rle)
+    counts = rle.get("counts")
+    if isinstance(counts, str):
+        counts = counts.encode("utf-8", errors="surrogatepass")
+    if isinstance(counts, bytes):
+        runs = _decompress(counts, height * width)
+    elif isinstance(counts, list | tuple | np.ndarray):
+        runs = _plain_counts(counts)
+    else:
+        raise ValueError(f"expected RLE counts as a string or a list of whole numbers, got {_short(counts)}")
+    if runs.size == 0 or runs.min() < 0 or runs.max() > MAX_PIXELS or int(runs.sum()) != height * width:
+        raise ValueError(
+            f"expected RLE counts of at least 0 that add up to {height} x {width}, got {_short(runs.tolist())}"
+        )
+    values = np.zeros(runs.size, dtype=np.bool_)
+    values[1::2] = True
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+
+
+def rasterize_polygons(polygons: Sequence[Sequence[float]], hw: tuple[int, int]) -> BoolMask:
+    """Return the union of polygons as a mask: bool [H, W].
+
+    A pixel belongs to a polygon when its centre, (column + 0.5, row + 0.5), lies inside it by the even-odd rule.
+
+    Args:
+        polygons: each [x, y, x, y, ...] in pixels, closed by itself; parts outside the image are cut off.
+        hw: (height, width) of the image.
+
+    Raises:
+        ValueError: a polygon has an odd count of numbers, fewer than three points, or numbers that are not
+            finite or beyond a million.
+    """
+    height, width = _checked_hw(hw)
+    mask = np.zeros((height, width), dtype=np.bool_)
+    for polygon in polygons:
+        _fill(mask, _points(polygon))
+    return mask
+
+
+def polygons_from_mask(mask: BoolMask) -> list[list[float]]:
+    """Return polygons that trace the mask's pixel edges; :func:`rasterize_polygons` gives back the same mask.
+
+    One polygon for each part (pixels joined by their sides). COCO polygons have no holes, so a hole is joined to
+    its part's outline by a bridge that is walked there and back, which cancels under the even-odd rule.
+    """
+    rings = _trace_rings(np.asarray(mask, dtype=np.bool_))
+    outlines = sorted((ring for ring in rings if _signed_area(ring) > 0), key=_signed_area)
+    parts = [ring.tolist() for ring in outlines]
+    for hole in (ring for ring in rings if _signed_area(ring) < 0):
+        owner = next(i for i, outline in enumerate(outlines) if _encloses(outline, hole))
+        parts[owner] += [parts[owner][0], *hole.tolist(), hole[0].tolist()]
+    return [[float(value) for point in part for value in point] for part in parts]
+
+
+def box_from_mask(mask: BoolMask) -> BoxXyxy | None:
+    """Return the tightest box around the mask's pixels, edges on pixel borders; None for an empty mask."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if columns.size == 0:
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def read_mask(mask: Mask, hw: tuple[int, int]) -> BoolMask:
+    """Return a mask as a file states it (RLE, polygons or an image file) as bool [H, W].
+
+    Raises:
+        FileNotFoundError: the mask is an image file that is not there.
+        ValueError: the mask is malformed or has another size than ``hw`` (height, width).
+    """
+    if isinstance(mask, Path):
+        found, name = read_mask_file(mask), f"the file {str(mask)!r}"
+    elif isinstance(mask, Mapping):
+        found, name = decode_rle(mask), "an RLE"
+    elif isinstance(mask, list | tuple):
+        return rasterize_polygons(mask, hw)
+    else:
+        raise ValueError(f"expected a mask as RLE, polygons or a file, got {_short(mask)}")
+    if found.shape != tuple(hw):
+        raise ValueError(f"expected a mask of the image's size (H, W) {tuple(hw)!r}, got {name} of {found.shape!r}")
+    return found
+
+
+def mask_iou(a: BoolMask, b: BoolMask) -> float:
+    """Return the intersection over union of two masks [H, W]; 1.0 where both are empty."""
+    if a.shape != b.shape:
+        raise ValueError(f"expected two masks of one shape, got {a.shape!r} and {b.shape!r}")
+    union = int(np.count_nonzero(a | b))
+    return int(np.count_nonzero(a & b)) / union if union else 1.0
+
+
+def _compress(counts: IntArray) -> bytes:
+    """Write counts in COCO's way: from the fourth on as the difference to the one two before, six bits a letter."""
+    values = counts.copy()
+    values[3:] -= counts[1:-2]
+    shifts = 5 * np.arange(_MAX_GROUPS)
+    # k letters hold the range [-2^(5k-1), 2^(5k-1)); folding negative numbers over leaves one comparison
+    folded = np.where(values < 0, ~values, values)
+    letters_needed = 1 + (folded[:, None] >> (shifts[1:] - 1) != 0).sum(axis=1)
+    position = np.arange(_MAX_GROUPS)
+    letters = (values[:, None] >> shifts) & 0x1F
+    letters |= np.where(position < letters_needed[:, None] - 1, 0x20, 0)
+    return (letters + 48)[position < letters_needed[:, None]].astype(np.uint8).tobytes()
+
+
+def _decompress(text: bytes, num_pixels: int) -> IntArray:
+    letters = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    if letters.size == 0 or letters.size > _MAX_GROUPS * (num_pixels + 2):
+        raise ValueError(f"expected RLE counts for {num_pixels} pixels, got a string of {letters.size} letters")
+    ends = np.flatnonzero((letters & 0x20) == 0)
+    if letters.min() < 0 or letters.max() > 63 or ends.size == 0 or ends[-1] != letters.size - 1:
+        raise ValueError(f"expected a compressed RLE string, got {_short(text)}; write it anew")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_GROUPS:
+        raise ValueError(f"expected RLE counts of at most {MAX_PIXELS}, got {_short(text)}; write it anew")
+    place = np.arange(letters.size) - np.repeat(starts, lengths)
+    values = np.add.reduceat((letters & 0x1F) << (5 * place), starts)
+    values -= np.where(letters[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _plain_counts(counts: Sequence[object] | NDArray[np.generic]) -> IntArray:
+    try:
+        array = np.asarray(counts)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"expected RLE counts as whole numbers, got {_short(counts)}") from error
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"expected RLE counts as whole numbers, got {_short(counts)}")
+    return np.minimum(array, 2 * MAX_PIXELS).astype(np.int64)
+
+
+def _rle_size(rle: Mapping[str, object]) -> tuple[int, int]:
+    size = rle.get("size")
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        raise ValueError(f"expected an RLE with a size [H, W], got {_short(size)}")
+    return _checked_hw(cast("tuple[int, int]", tuple(size)))
+
+
+def _checked_hw(hw: tuple[SupportsInt, SupportsInt]) -> tuple[int, int]:
+    height, width = hw
+    whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in hw)
+    if not whole or int(height) < 1 or int(width) < 1 or int(height) * int(width) > MAX_PIXELS:
+        raise ValueError(f"expected a mask size (H, W) of 1 to {MAX_PIXELS} pixels, got {_short(hw)}")
+    return int(height), int(width)
+
+
+def _points(polygon: Sequence[float]) -> NDArray[np.float64]:
+    try:
+        numbers = np.asarray(polygon, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"expected a polygon as numbers [x, y, x, y, ...], got {_short(polygon)}") from error
+    if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2:
+        raise ValueError(f"expected a polygon [x, y, x, y, ...] of at least three points, got {_short(polygon)}")
+    if not (np.abs(numbers) <= _MAX_COORDINATE).all():  # also False for NaN
+        raise ValueError(f"expected polygon coordinates in pixels within a million, got {_short(polygon)}")
+    return numbers.reshape(-1, 2)
+
+
+def _fill(mask: BoolMask, points: NDArray[np.float64]) -> None:
+    """Set the pixels of one polygon, points [n, 2], in ``mask``, by counting edge crossings along each row."""
+    height, width = mask.shape
+    swap = points[:, 1] > np.roll(points[:, 1], -1)
+    upper = np.where(swap[:, None], np.roll(points, -1, axis=0), points)  # equal edges give equal crossings
+    lower = np.where(swap[:, None], points, np.roll(points, -1, axis=0))
+    first = np.clip(np.ceil(upper[:, 1] - 0.5), 0, height).astype(np.int64)  # rows whose centre line the edge meets
+    stop = np.clip(np.ceil(lower[:, 1] - 0.5), 0, height).astype(np.int64)
+    num_rows = stop - first
+    total = int(num_rows.sum())
+    if total == 0:
+        return
+    if total > _MAX_CROSSINGS:
+        raise ValueError(f"expected a polygon with fewer crossings than {_MAX_CROSSINGS}, got {total}; simplify it")
+    edge = np.repeat(np.arange(len(points)), num_rows)
+    row = np.arange(total) - np.repeat(np.cumsum(num_rows) - num_rows, num_rows) + first[edge]
+    slope = (lower[:, 0] - upper[:, 0])[edge] / (lower[:, 1] - upper[:, 1])[edge]
+    x = upper[edge, 0] + (row + 0.5 - upper[edge, 1]) * slope
+    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+    top, left, right = int(row.min()), int(column.min()), int(column.max())
+    shape = (int(row.max()) - top + 1, right - left + 1)
+    crossings = np.bincount((row - top) * shape[1] + column - left, minlength=shape[0] * shape[1]).reshape(shape)
+    inside = np.bitwise_xor.accumulate((crossings & 1).astype(np.bool_), axis=1)
+    mask[top : top + shape[0], left:right] |= inside[:, :-1]
+
+
+def _trace_rings(mask: BoolMask) -> list[NDArray[np.int64]]:
+    """Return the closed pixel-edge rings [n, 2] of (x, y) corners, the mask on the right hand of the walk."""
+    padded = np.pad(mask, 1)
+    steps: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for shift, start, step in (
+        ((-1, 0), (0, 0), (1, 0)),  # border above a pixel: walk east along its top
+        ((0, 1), (1, 0), (0, 1)),
+        ((1, 0), (1, 1), (-1, 0)),
+        ((0, -1), (0, 1), (0, -1)),
+    ):
+        neighbour = np.roll(padded, (-shift[0], -shift[1]), axis=(0, 1))[1:-1, 1:-1]
+        rows, columns = np.nonzero(mask & ~neighbour)
+        for x, y in zip((columns + start[0]).tolist(), (rows + start[1]).tolist(), strict=True):
+            steps.setdefault((x, y), []).append(step)
+    rings = []
+    while steps:
+        rings.append(_walk(steps))
+    return rings
+
+
+def _walk(steps: dict[tuple[int, int], list[tuple[int, int]]]) -> NDArray[np.int64]:
+    """Take one ring out of ``steps``, keeping corners only; where two ways part, turn right (stay on the pixel)."""
+    here = begin = next(iter(steps))
+    last = (0, 0)
+    corners: list[tuple[int, int]] = []
+    while True:
+        ways = steps[here]
+        right = (-last[1], last[0])
+        step = right if right in ways else ways[0]
+        ways.remove(step)
+        if not ways:
+            del steps[here]
+        if step != last:
+            corners.append(here)
+        here, last = (here[0] + step[0], here[1] + step[1]), step
+        if here == begin and (here not in steps or (-last[1], last[0]) not in steps[here]):
+            return np.array(corners, dtype=np.int64)
+
+
+def _signed_area(ring: NDArray[np.int64]) -> float:
+    """Return the area in pixels, positive for an outline and negative for a hole."""
+    x, y = ring[:, 0], ring[:, 1]
+    return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
+
+
+def _encloses(outline: NDArray[np.int64], hole: NDArray[np.int64]) -> bool:
+    """Return whether the pixel below the hole's topmost, leftmost corner lies inside the outline."""
+    x, y = hole[np.lexsort((hole[:, 0], hole[:, 1]))[0]] + 0.5
+    a, b = outline, np.roll(outline, -1, axis=0)
+    crossed = (a[:, 1] > y) != (b[:, 1] > y)  # corners only: every crossed edge is vertical
+    return bool((crossed & (a[:, 0] > x)).sum() % 2)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,265 @@
+"""Look at an image once, ground any number of phrases in it."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deixis.geometry.boxes import box_iou
+from deixis.geometry.images import ImageSource, Letterbox, letterbox, read_image
+from deixis.geometry.masks import box_from_mask, encode_rle
+from deixis.hub import Checkpoint, load_checkpoint
+from deixis.models.decoding import decode
+from deixis.models.deixis import DeixisModel, SceneFeatures
+from deixis.models.suppression import suppress_adaptive
+from deixis.structures import BoxXyxy
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PHRASE_CHARACTERS = 1000
+MASK_THRESHOLD = 0.35  # MCN, section 4.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grounding:
+    """What a phrase means in an image."""
+
+    phrase: str
+    box: BoxXyxy
+    """(x1, y1, x2, y2) in pixels of the original image, inside it."""
+    mask: NDArray[np.bool_]
+    """bool [H, W] of the original image."""
+    score: float
+    """0..1, calibrated: how likely the box is right."""
+    agreement: float
+    """0..1, IoU of the box and the mask's own box before suppression."""
+    found: bool
+    """Score and agreement reach the model's recorded thresholds."""
+    ms: float
+    """Milliseconds for this phrase, its share of the image's encoding included."""
+    model: str
+    image: NDArray[np.uint8] = field(repr=False)
+    evidence: tuple[float, ...] = field(default=(), repr=False)
+    """The raw signs that ``score`` is made of; see :func:`score_features`."""
+
+    def draw(self) -> Image.Image:
+        """The image with box, tinted mask and phrase."""
+        from deixis.drawing import draw_grounding
+
+        return draw_grounding(self.image, [self])
+
+    def to_json(self, image: str | None = None) -> dict[str, Any]:
+        """Plain values for one line of JSON; the mask as COCO RLE."""
+        return {
+            "image": image,
+            "phrase": self.phrase,
+            "box": [round(v, 2) for v in self.box],
+            "score": round(self.score, 4),
+            "agreement": round(self.agreement, 4),
+            "found": self.found,
+            "mask": encode_rle(self.mask),
+            "model": self.model,
+            "ms": round(self.ms, 1),
+        }
+
+
+def check_phrase(phrase: str) -> str:
+    """The phrase without surrounding blanks.
+
+    Raises:
+        ValueError: if it is empty or longer than ``MAX_PHRASE_CHARACTERS``.
+    """
+    if not isinstance(phrase, str) or not phrase.strip():
+        raise ValueError(f"expected a phrase with words, got {phrase!r}; say what to point at, such as 'left dog'")
+    if len(phrase) > MAX_PHRASE_CHARACTERS:
+        raise ValueError(
+            f"expected a phrase of at most {MAX_PHRASE_CHARACTERS} characters, got {len(phrase)} "
+            f"beginning with {phrase[:40]!r}; shorten it"
+        )
+    try:
+        phrase.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"expected a phrase of valid Unicode, got {phrase[:40]!r}; check how it was encoded") from None
+    return phrase.strip()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An encoded image that phrases can be asked of; made by :meth:`Grounder.look`."""
+
+    grounder: Grounder = field(repr=False)
+    image: NDArray[np.uint8] = field(repr=False)
+    frame: Letterbox
+    features: SceneFeatures = field(repr=False)
+    encode_ms: float
+
+    def ground(self, phrase: str) -> Grounding:
+        """Point at what ``phrase`` means; ValueError if it is empty or too long."""
+        return self.ground_all([phrase])[0]
+
+    def ground_all(self, phrases: Sequence[str]) -> list[Grounding]:
+        """Point at what each phrase means, in one pass."""
+        return self.grounder._ground(self, [check_phrase(phrase) for phrase in phrases])
+
+
+class Grounder:
+    """A loaded model with its preprocessing; make one with :func:`load`."""
+
+    def __init__(self, checkpoint: Checkpoint, *, precision: str = "auto") -> None:
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"expected precision 'auto', 'float32' or 'bfloat16', got {precision!r}")
+        fast = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16())
+        self.name = checkpoint.name
+        self.dtype = torch.bfloat16 if fast else torch.float32
+        self.model: DeixisModel = checkpoint.model.to(dtype=self.dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.tokenizer = checkpoint.tokenizer
+        self.calibration = checkpoint.calibration
+        self.size = checkpoint.model.config.image_size
+
+    def look(self, image: ImageSource) -> Scene:
+        """Encode an image once.
+
+        Args:
+            image: a path, a PIL image, or a uint8 array [H, W, 3].
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no image that can be read.
+        """
+        begun = time.perf_counter()
+        pixels = read_image(image)
+        canvas, frame = letterbox(pixels, self.size)
+        box = (0.0, 0.0, float(frame.hw[1]), float(frame.hw[0]))
+        content = torch.tensor([frame.box_to_canvas(box)], dtype=torch.float32) / self.size
+        tensor = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.dtype).div_(255)
+        with torch.inference_mode():
+            features = self.model.encode_image(tensor.contiguous(memory_format=torch.channels_last), content)
+        return Scene(self, pixels, frame, features, 1000 * (time.perf_counter() - begun))
+
+    def ground(self, image: ImageSource, phrase: str) -> Grounding:
+        """Look at ``image`` and point at what ``phrase`` means."""
+        check_phrase(phrase)
+        return self.look(image).ground(phrase)
+
+    def ground_many(
+        self, pairs: Iterable[tuple[ImageSource, str]], *, progress: bool = False
+    ) -> list[Grounding | ValueError | OSError]:
+        """Ground (image, phrase) pairs; consecutive pairs on the same path share one look.
+
+        A pair that fails gives its error in its place, so that the others are not lost.
+        """
+        from deixis.progress import progress_over
+
+        results: list[Grounding | ValueError | OSError] = []
+        seen: tuple[ImageSource, Scene] | None = None
+        for image, phrase in progress_over(list(pairs), "grounding", show=progress):
+            try:
+                check_phrase(phrase)
+                if seen is None or (seen[0] is not image and not (isinstance(image, str | Path) and seen[0] == image)):
+                    seen = (image, self.look(image))
+                results.append(seen[1].ground(phrase))
+            except (ValueError, OSError) as error:
+                results.append(error)
+        return results
+
+    def _ground(self, scene: Scene, phrases: list[str]) -> list[Grounding]:
+        if not phrases:
+            return []
+        begun = time.perf_counter()
+        ids, valid = self.tokenizer.encode(phrases)
+        with torch.inference_mode():
+            rows = scene.features.pick(torch.zeros(len(phrases), dtype=torch.long))
+            output = self.model.ground(rows, torch.from_numpy(ids), torch.from_numpy(valid))
+            decoded = decode(output)
+            masks = output.mask_logits.sigmoid().numpy()
+        answers = [
+            self._answer(
+                scene, decoded.boxes[i], masks[i], (output.exists_logit[i], decoded.peak[i], decoded.consensus[i])
+            )
+            for i in range(len(phrases))
+        ]
+        ms = (1000 * (time.perf_counter() - begun) + scene.encode_ms) / len(phrases)
+        return [
+            Grounding(phrase=phrase, ms=ms, model=self.name, image=scene.image, **answer)
+            for phrase, answer in zip(phrases, answers, strict=True)
+        ]
+
+    def _answer(
+        self, scene: Scene, box: Tensor, mask: NDArray[np.float32], signs: tuple[Tensor, ...]
+    ) -> dict[str, Any]:
+        box_px = keep_inside(scene.frame.box_to_image((box * self.size).tolist(), clip=True), scene.frame.hw)
+        probability = scene.frame.map_to_image(mask)
+        own = box_from_mask(probability > MASK_THRESHOLD)
+        agreement = float(box_iou(np.array(own), np.array(box_px))) if own else 0.0
+        exists, peak, consensus = (float(sign) for sign in signs)
+        evidence = score_features(exists, peak, consensus, agreement)
+        score = calibrated(evidence, self.calibration)
+        return {
+            "box": box_px,
+            "mask": suppress_adaptive(probability, box_px, consensus) > MASK_THRESHOLD,
+            "score": score,
+            "agreement": agreement,
+            "found": score >= self.calibration.get("found_score", 0.5)
+            and agreement >= self.calibration.get("found_agreement", 0.0),
+            "evidence": evidence,
+        }
+
+
+def keep_inside(box: BoxXyxy, hw: tuple[int, int]) -> BoxXyxy:
+    """The box inside the image, at least a hundredth of a pixel wide and high."""
+    height, width = hw
+    x1, y1 = min(max(box[0], 0.0), width - 0.01), min(max(box[1], 0.0), height - 0.01)
+    return (x1, y1, min(max(box[2], x1 + 0.01), float(width)), min(max(box[3], y1 + 0.01), float(height)))
+
+
+def score_features(exists_logit: float, peak: float, consensus: float, agreement: float) -> tuple[float, ...]:
+    """The signs that the score is made of: existence, peak and consensus as log-odds, and agreement."""
+
+    def log_odds(p: float) -> float:
+        p = min(max(p, 1e-4), 1 - 1e-4)
+        return math.log(p / (1 - p))
+
+    return (max(min(exists_logit, 12.0), -12.0), log_odds(peak), log_odds(consensus), agreement)
+
+
+def calibrated(evidence: Sequence[float], calibration: dict[str, Any]) -> float:
+    """The probability that the box is right, by the logistic regression that the checkpoint stores."""
+    weights = calibration.get("weights", [0.5, 0.0, 0.5, 0.0])
+    logit = calibration.get("bias", 0.0) + sum(w * e for w, e in zip(weights, evidence, strict=True))
+    return 1 / (1 + math.exp(-max(min(logit, 50.0), -50.0)))
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def load(model: str | os.PathLike[str] = "deixis-tiny", *, precision: str = "auto") -> Grounder:
+    """A grounder by bundled name, folder, or ``hf-hub:org/repo``.
+
+    Args:
+        model: which checkpoint.
+        precision: ``float32``, ``bfloat16``, or ``auto`` for the faster of the two on this machine.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint; the sentence lists the bundled ones.
+        ValueError: the checkpoint is damaged.
+    """
+    return Grounder(load_checkpoint(os.fspath(model)), precision=precision)

@@ -1,0 +1,145 @@
+"""Checkpoint folders: model.safetensors, config.json, the vocabulary, a model card. Never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from deixis.config import config_from_dict, config_to_dict
+from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
+from deixis.models.deixis import DeixisModel
+from deixis.models.foreign import load_exactly
+
+BUNDLED = Path(__file__).parent / "checkpoints"
+EMBEDDINGS = "text.bert.embeddings.word_embeddings.weight"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A loaded folder."""
+
+    name: str
+    model: DeixisModel
+    tokenizer: PhraseTokenizer
+    calibration: dict[str, Any] = field(default_factory=dict)
+
+
+def list_bundled() -> list[str]:
+    """Names of the checkpoints that ship with the library."""
+    return sorted(p.parent.name for p in BUNDLED.glob("*/config.json"))
+
+
+def find_checkpoint(model: str | Path) -> Path:
+    """The folder of a bundled name, a path, or ``hf-hub:org/repo``.
+
+    Raises:
+        FileNotFoundError: with the bundled names and the path that was looked at.
+    """
+    text = str(model)
+    if text.startswith("hf-hub:"):
+        from huggingface_hub import snapshot_download
+
+        wanted = ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "README.md"]
+        return Path(snapshot_download(text.removeprefix("hf-hub:"), allow_patterns=wanted))
+    for folder in (BUNDLED / text, Path(text)):
+        if (folder / "config.json").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"expected a bundled model ({', '.join(list_bundled()) or 'none here'}), a folder with config.json, "
+        f"or 'hf-hub:org/repo', got {text!r}"
+    )
+
+
+def load_checkpoint(model: str | Path) -> Checkpoint:
+    """Read a checkpoint; weights come out as float32.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a file of it is damaged or does not fit the others.
+    """
+    folder = find_checkpoint(model)
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = config_from_dict(stored["model"])
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"expected a Deixis config.json in {str(folder)!r}, got {error!r}; fetch the checkpoint again"
+        ) from error
+    if config.text_encoder == "minilm":
+        tokenizer: PhraseTokenizer = WordPieceTokenizer(folder / "tokenizer.json", max_tokens=config.max_tokens)
+    else:
+        tokenizer = WordTokenizer.read(folder / "vocab.txt", max_tokens=config.max_tokens)
+    network = DeixisModel(config)
+    load_exactly(network, _read_weights(folder / "model.safetensors"), str(folder))
+    return Checkpoint(
+        name=stored.get("name", folder.name),
+        model=network.eval(),
+        tokenizer=tokenizer,
+        calibration=stored.get("calibration", {}),
+    )
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"expected the weights {str(path)!r}, got no such file")
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"expected a whole safetensors file, got {str(path)!r} ({error}); fetch it again") from error
+    scales = {name: stored.pop(name) for name in list(stored) if name.endswith(".row_scale")}
+    weights = {name: tensor.float() for name, tensor in stored.items()}
+    for name, scale in scales.items():
+        weights[name.removesuffix(".row_scale")] *= scale.float()[:, None]
+    return weights
+
+
+def save_checkpoint(
+    folder: Path,
+    model: DeixisModel,
+    tokenizer: PhraseTokenizer,
+    *,
+    name: str = "",
+    recipe: dict[str, Any] | None = None,
+    calibration: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint folder, every file whole or not at all.
+
+    Weights are stored as float16; the word-piece table, half of all parameters and never trained, as int8 with one
+    float16 scale a row.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in model.state_dict().items():
+        if key == EMBEDDINGS:
+            scale = (tensor.abs().amax(1) / 127).clamp(min=1e-8)
+            tensors[key] = (tensor / scale[:, None]).round().to(torch.int8)
+            tensors[key + ".row_scale"] = scale
+        else:
+            tensors[key] = tensor.half().contiguous()
+    config = {
+        "name": name or folder.name,
+        "library_version": version("deixis"),
+        "model": config_to_dict(model.config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "calibration": calibration or {},
+        "metrics": metrics or {},
+        "recipe": recipe or {},
+    }
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        work = Path(scratch)
+        save_file(tensors, work / "model.safetensors")
+        (work / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        tokenizer.save(work)
+        for file in work.iterdir():
+            os.replace(file, folder / file.name)

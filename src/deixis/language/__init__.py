@@ -1,0 +1,1 @@
+"""Phrases: tokens, directions, and writing them for annotated things."""

@@ -1,0 +1,155 @@
+"""Left and right in phrases: mirror them with the image, whole words only, or say that this cannot be done."""
+
+from __future__ import annotations
+
+import re
+
+_SWAPS = {"left": "right", "lft": "rt", "lefthand": "righthand", "lefthanded": "righthanded", "lefty": "righty"}
+for _ending in ("most", "side", "ward", "wards", "ish", "est", "er", "s"):
+    _SWAPS[f"left{_ending}"] = f"right{_ending}"
+_SWAPS |= {other: word for word, other in _SWAPS.items()}
+
+_WORD = re.compile(r"(?<![^\W_])[^\W\d_]+(?![^\W_])")
+# fmt: off
+_LOCATED = frozenset(
+    (
+        "on", "the", "to", "at", "far", "from", "in", "top", "bottom", "upper", "lower", "facing", "back",
+        "front", "middle", "of", "and", "very", "most", "way's", "extreme", "our", "your", "my", "its", "his",
+        "her", "their", "a", "second", "third", "first", "fourth", "last", "looking", "pointing", "turning"
+    )
+)
+# fmt: on
+"""Words after which "right" is a side even when "next to" or "behind" follows."""
+_CLOSELY = (
+    r"next|behind|beside|below|beneath|underneath|under|above|in\s+front|in\s+back|in\s+the\s+middle|near|against|"
+    r"after|before|between|around|on\s+top|over"
+)
+_NEVER_A_SIDE = re.compile(
+    r"right\s+(?:now|there|here|where|away|angles?|side\s+up|side\s+out)|left\s+(?:over|overs|alone|open|out|behind)"
+)
+_INTENSIFIER = re.compile(rf"(?:left|right)\s+(?:{_CLOSELY})(?![^\W_])")
+_WORD_BEFORE = re.compile(r"([^\W\d_]+(?:'s)?)[\s,.;:]*$")
+
+_TO_BE_READ = re.compile(
+    r"""(?<![^\W_])(?:
+        numbers? | numbered | no\. | nr\.? | digits? | letters? | lettering | lettered | text | words? | wording |
+        says | saying | reads | written | writing | spells? | spelled | spelling | logos? | labell?ed | inscription |
+        initials | captions? | titled | slogan | licen[cs]e\s+plate |
+        o['’]?\s?clock | clockwise | counter-?clockwise | anti-?clockwise |
+        (?:north|south)?-?(?:east|west) | eastern | western | easterly | westerly |
+        (?:left|right)-?\s?handed | left(?:y|ies) | right(?:y|ies) | south\s?paw |
+        ri(?:gth|hgt|gt|ghtt)|rght|lef|leftt|  # misspelt sides cannot be swapped for sure
+        port\s+side | starboard | driver['’]?s?\s+side | passenger['’]?s?\s+side | mirrored | backwards\s+text
+    )(?![^\W_])""",
+    re.VERBOSE,
+)
+_FIGURES = re.compile(r"\d+(?:st|nd|rd|th)?(?![^\W_])|\d")
+_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)(?![^\W_])")
+_QUOTED = re.compile(r"[\"“”‘]|(?:^|\s)['’][^'’]+['’](?:\s|$)")
+
+_DIRECTIONS = frozenset(
+    (
+        *_SWAPS,
+        *("top", "topmost", "bottom", "bottommost", "middle", "mid", "middlemost", "center", "centre", "central"),
+        *("centered", "centred", "corner", "corners", "side", "sides", "upper", "uppermost", "lower", "lowermost"),
+        *("far", "farthest", "edge", "righthand", "lefthand"),
+    )
+)
+
+
+def mirror_phrase(phrase: str) -> str:
+    """The phrase as it is true of the mirrored image: left and right change places, all else stays.
+
+    Whole words only ("bright", "copyright", "leftover" stay), in their case, with the endings and abbreviations that
+    people use (leftmost, left-hand, lft, rt). "right" that means "just" stays ("right behind the dog"), and so, that
+    mirroring twice gives the phrase back, does "left" in the same place; `can_mirror` is false for that.
+
+    >>> mirror_phrase("Left bright shirt, right next to the leftmost dog")
+    'Right bright shirt, right next to the rightmost dog'
+    """
+    kept = _kept_spans(phrase)
+
+    def swap(match: re.Match[str]) -> str:
+        word = match.group()
+        other = _SWAPS.get(word.lower())
+        if other is None or any(start <= match.start() < end for start, end in kept):
+            return word
+        return _in_case_of(word, other)
+
+    return _WORD.sub(swap, phrase)
+
+
+def can_mirror(phrase: str) -> bool:
+    """Whether `mirror_phrase` surely gives a phrase that is true of the mirrored image.
+
+    False for phrases about what must be read (text, numbers, quoted words), clock positions, east and west,
+    handedness, a vehicle's sides, and for the few where "left" or "right" may be a side or not ("guy left behind").
+
+    >>> can_mirror("second from left"), can_mirror("number 5 jersey"), can_mirror("the dog at 3 o'clock")
+    (True, False, False)
+    """
+    lower = phrase.lower()
+    if _TO_BE_READ.search(lower) or _QUOTED.search(phrase):
+        return False
+    if any(_ORDINAL.fullmatch(match.group()) is None for match in _FIGURES.finditer(lower)):
+        return False
+    for start, end in _kept_spans(phrase):
+        words = lower[start:end]
+        if words.startswith("left") or re.search(r"in\s+front|in\s+back|in\s+the\s+middle|near|over", words):
+            return False
+    return True
+
+
+def names_direction(phrase: str) -> bool:
+    """Whether the phrase says where in the image, by a whole word: left, top, middle, corner, upper, far and so on.
+
+    Such a phrase may be untrue of a crop. "stop", "laptop", "bright" and "right behind" name no direction.
+    """
+    kept = _kept_spans(phrase)
+    for match in _WORD.finditer(phrase):
+        word = match.group().lower()
+        if word in _DIRECTIONS and not any(start <= match.start() < end for start, end in kept):
+            return True
+    return False
+
+
+def _kept_spans(phrase: str) -> list[tuple[int, int]]:
+    """Where "left" and "right" are no side; the same for a phrase and its mirror image."""
+    lower = phrase.lower()
+    if len(lower) != len(phrase):  # a few letters of other scripts grow in lower case, and would shift the spans
+        lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in phrase)
+    spans = []
+    for match in re.finditer(r"(?<![^\W_])(?:left|right)(?![^\W_])", lower):
+        if _is_no_side(lower, match.start()):
+            rest = _INTENSIFIER.match(lower, match.start()) or _never_a_side(lower, match.start())
+            spans.append((match.start(), rest.end() if rest else match.end()))
+    return spans
+
+
+def _is_no_side(lower: str, start: int) -> bool:
+    before = _WORD_BEFORE.search(lower[:start])
+    last = before.group(1) if before else ""
+    if last == "all":
+        return True
+    if last in _LOCATED or last in _SWAPS:
+        return False
+    if _never_a_side(lower, start) is not None:
+        return True
+    # at the beginning of the phrase it may be either: "right behind the dog", "left in front"
+    return _INTENSIFIER.match(lower, start) is not None
+
+
+def _never_a_side(lower: str, start: int) -> re.Match[str] | None:
+    """Fixed phrases, looked for with either word, so that a mirrored phrase is treated as the phrase was."""
+    side, other = ("left", "right") if lower.startswith("left", start) else ("right", "left")
+    rest = lower[start + len(side) :]
+    match = _NEVER_A_SIDE.match(lower, start)
+    if match is None and _NEVER_A_SIDE.match(other + rest) is not None:
+        match = re.compile(r"\w+\s+\w+(?:\s+(?:up|out))?").match(lower, start)
+    return match
+
+
+def _in_case_of(word: str, other: str) -> str:
+    if word.isupper():
+        return other.upper()
+    return other.capitalize() if word[0].isupper() else other

@@ -1,0 +1,1 @@
+"""Neural networks. Nothing here reads a data set."""

@@ -1,0 +1,242 @@
+"""The training loop: small enough to read, resumable, the same whatever the number of workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from deixis import losses
+from deixis.data.loading import Mixture, TrainingBatch
+from deixis.hub import save_checkpoint
+from deixis.language.tokenizers import PhraseTokenizer
+from deixis.models.deixis import DeixisModel, Output, cell_centres, grid_positions
+from deixis.train.recipes import Recipe
+from deixis.train.starting import start_data, start_model
+
+
+class Steps(Dataset[TrainingBatch]):
+    """Batch number i for any i: what workers read from."""
+
+    def __init__(self, mixture: Mixture, recipe: Recipe) -> None:
+        self.mixture, self.recipe = mixture, recipe
+
+    def __getitem__(self, step: int) -> TrainingBatch:
+        """The batch of that step."""
+        r = self.recipe
+        size = random.Random(r.seed * 1_000_003 + step).choice(r.image_sizes)
+        return self.mixture.batch(r.seed, step, images=r.images, phrases=r.phrases, size=size, absent=r.absent)
+
+
+class Trainer:
+    """Holds all that a run changes: model, averaged weights, optimiser, step."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.model, self.tokenizer = start_model(recipe)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=True)
+        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.step = 0
+
+    def train_step(self, batch: TrainingBatch) -> dict[str, float]:
+        """One update; returns the named, unweighted losses. A step whose loss is not finite changes nothing."""
+        set_learning_rate(self.optimiser, self.recipe, self.step)
+        self.model.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
+            parts = batch_losses(self.model, self.tokenizer, batch)
+        weights = loss_weights(self.recipe)
+        total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        if torch.isfinite(total):
+            total.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            self.optimiser.step()
+            self._update_average()
+        self.step += 1
+        return {"loss": total.item()} | {name: value.item() for name, value in parts.items()}
+
+    def _update_average(self) -> None:
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def averaged_model(self) -> DeixisModel:
+        """A copy of the model with the averaged weights, in eval mode."""
+        copy = DeixisModel(self.model.config)
+        copy.load_state_dict(self.average, strict=True)
+        return copy.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write the training state whole or not at all."""
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+        }
+        partial = folder / "state.pt.partial"
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / "state.pt")
+
+    def restore(self, folder: Path) -> None:
+        """Continue from what :meth:`save` wrote."""
+        state = torch.load(folder / "state.pt", weights_only=True)
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["torch_rng"])
+
+
+def parameter_groups(model: DeixisModel, recipe: Recipe) -> list[dict[str, Any]]:
+    """Pretrained encoders at their own rate; no weight decay on biases and norms."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            pretrained = (name.startswith("image.encoder.") and bool(recipe.image_weights)) or (
+                name.startswith("text.bert.") and bool(recipe.text_weights)
+            )
+            groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": recipe.pretrained_lr if pretrained else recipe.lr,
+            "peak_lr": recipe.pretrained_lr if pretrained else recipe.lr,
+            "weight_decay": recipe.weight_decay if decays else 0.0,
+        }
+        for (pretrained, decays), parameters in groups.items()
+    ]
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+    """Linear warm-up, then half a cosine down to a hundredth."""
+    progress = max(step - recipe.warmup, 0) / max(recipe.steps - recipe.warmup, 1)
+    factor = min((step + 1) / max(recipe.warmup, 1), 1.0) * (
+        0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+    )
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def loss_weights(recipe: Recipe) -> dict[str, float]:
+    """The weight of every named loss."""
+    return {
+        "heat": recipe.heat_weight,
+        "box": recipe.box_weight,
+        "mask": recipe.mask_weight,
+        "projection": recipe.projection_weight,
+        "exists": recipe.exists_weight,
+        "consistency": recipe.consistency_weight,
+    }
+
+
+def batch_losses(model: DeixisModel, tokenizer: PhraseTokenizer, batch: TrainingBatch) -> dict[str, Tensor]:
+    """Forward pass and the six unweighted losses of a batch, each a mean over the phrases that it concerns."""
+    ids, valid = tokenizer.encode(batch.phrases)
+    pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2).float().div_(255)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    content, index = torch.from_numpy(batch.content), torch.from_numpy(batch.image_index)
+    output = model(pixels, content, index, torch.from_numpy(ids), torch.from_numpy(valid))
+    return output_losses(output, batch, content[index])
+
+
+def output_losses(output: Output, batch: TrainingBatch, content: Tensor) -> dict[str, Tensor]:
+    """The losses of an output; ``content`` [P, 4] is each phrase's picture on the canvas."""
+    boxes, masks = torch.from_numpy(batch.boxes), torch.from_numpy(batch.masks)
+    present, has_mask = torch.from_numpy(batch.present), torch.from_numpy(batch.has_mask)
+    side = int(output.boxes.shape[1] ** 0.5)
+    _, pixel_valid = grid_positions(content, side)
+    target = losses.centre_target(cell_centres(side, boxes), boxes, pixel_valid)
+    inside = grid_positions(content, masks.shape[-1])[1].view_as(masks)
+    mask_known = has_mask | ~present
+    return {
+        "heat": mean_where(losses.heat_loss(output.heat_logits, target), present),
+        "box": mean_where(losses.box_loss(output.boxes, boxes, target), present),
+        "mask": mean_where(losses.mask_loss(output.mask_logits, masks, inside), mask_known),
+        "projection": mean_where(losses.projection_loss(output.mask_logits, boxes), present & ~has_mask),
+        "exists": F.binary_cross_entropy_with_logits(output.exists_logit, present.float()),
+        "consistency": mean_where(
+            losses.consistency_loss(output.mask_energy, output.mask_features, output.heat_logits, output.box_features),
+            present,
+        ),
+    }
+
+
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of ``values`` [P] where ``chosen``; 0 where nothing is."""
+    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)
+
+
+def batches(recipe: Recipe, start: int) -> Iterator[TrainingBatch]:
+    """All batches from step ``start`` on."""
+    loader = DataLoader(
+        Steps(start_data(recipe), recipe),
+        batch_size=None,
+        sampler=range(start, recipe.steps),
+        num_workers=recipe.workers,
+        prefetch_factor=4 if recipe.workers else None,
+    )
+    yield from loader
+
+
+def run(recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: float | None = None) -> Path:
+    """Train and leave a checkpoint in ``folder``/checkpoint.
+
+    Args:
+        recipe: what to do.
+        folder: gets recipe.json, metrics.jsonl, state.pt and the checkpoint.
+        resume: go on from state.pt in ``folder``.
+        minutes: stop early after that long; the run can be resumed.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    folder = Path(folder)
+    if not resume and (folder / "state.pt").exists():
+        raise ValueError(
+            f"expected an empty folder for a new run, got {str(folder)!r} with a state.pt; resume it or choose another"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1), encoding="utf-8")
+    trainer = Trainer(recipe)
+    if resume:
+        trainer.restore(folder)
+    begun = time.monotonic()
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
+        for batch in batches(recipe, trainer.step):
+            parts = trainer.train_step(batch)
+            seconds = time.monotonic() - begun
+            log.write(json.dumps({"step": trainer.step, "seconds": round(seconds, 1), **parts}) + "\n")
+            log.flush()
+            if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
+                trainer.save(folder)
+                save_checkpoint(
+                    folder / "checkpoint",
+                    trainer.averaged_model(),
+                    trainer.tokenizer,
+                    recipe=dataclasses.asdict(recipe),
+                )
+            if minutes is not None and seconds > 60 * minutes:
+                break
+    trainer.save(folder)
+    save_checkpoint(
+        folder / "checkpoint", trainer.averaged_model(), trainer.tokenizer, recipe=dataclasses.asdict(recipe)
+    )
+    return folder / "checkpoint"

@@ -1,0 +1,96 @@
+"""Very small models that several test files share. Torch comes only when one of them is asked for."""
+
+import pytest
+
+WORDS = ("left", "right", "dog", "cat", "red", "the", "on", "ball")
+
+SMALL_FIELDS = {
+    "context_dim": 16, "context_layers": 1, "context_heads": 2,
+    "group_dim": 8, "group_heads": 2, "merge_layers": 2, "merge_heads": 2,
+    "text_dim": 12, "text_layers": 3, "text_heads": 2,
+    "mask_dim": 8, "mask_stride4_dim": 4, "image_size": 64,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_fields():
+    """Fields that make any preset very small; the vocabulary's size is still to be given."""
+    return dict(SMALL_FIELDS)
+
+
+@pytest.fixture(scope="session")
+def words():
+    """Whole words for a word tokenizer."""
+    return list(WORDS)
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory):
+    """A BERT checkpoint of the small sizes with random weights and its word-piece tokenizer.json."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: index for index, word in enumerate([*special, *WORDS, "##s"])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder = tmp_path_factory.mktemp("bert")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 48}
+    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes), add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory, bert_folder):
+    """A checkpoint folder with the default image encoder, a very small BERT, and random weights."""
+    import torch
+
+    from deixis.config import preset
+    from deixis.hub import save_checkpoint
+    from deixis.language.tokenizers import WordPieceTokenizer
+    from deixis.models.deixis import DeixisModel
+
+    torch.manual_seed(0)
+    tokenizer = WordPieceTokenizer(bert_folder / "tokenizer.json", max_tokens=12)
+    config = preset("deixis-tiny", **SMALL_FIELDS, vocab_size=tokenizer.vocab_size, max_tokens=12)
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    save_checkpoint(folder, DeixisModel(config).eval(), tokenizer)
+    return folder
+
+
+@pytest.fixture
+def small_image_encoder(monkeypatch):
+    """Put an image encoder of some thousand parameters in the place of the real ones, which have millions."""
+    import torch.nn.functional as F
+    from torch import nn
+
+    from deixis.models.image_encoders import Pyramid
+
+    class SmallEncoder(nn.Module):
+        channels = (8, 12, 16, 16)
+        pixel_mean = (0.5, 0.5, 0.5)
+        pixel_std = (0.25, 0.25, 0.25)
+
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, stride=4)
+            self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in ((8, 12), (12, 16), (16, 16)))
+
+        def forward(self, pixels):
+            maps = [F.leaky_relu(self.stem(pixels), 0.1)]
+            for conv in self.down:
+                maps.append(F.leaky_relu(conv(maps[-1]), 0.1))
+            return Pyramid(*maps)
+
+        def early_parameters(self):
+            return list(self.stem.parameters())
+
+    monkeypatch.setattr("deixis.models.deixis.build_image_encoder", lambda name: SmallEncoder())
+    return SmallEncoder

@@ -1,0 +1,192 @@
+"""Evaluation with a stand-in for the grounder: what is asked, what is measured, what is left out."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from deixis.evaluate.evaluate import evaluate, format_table, write_report
+from deixis.geometry.masks import encode_rle
+from deixis.structures import Instance, Sample
+
+HW = (10, 20)
+LARGE, SMALL = (0, 0, 10, 10), (12, 0, 16, 5)
+
+
+def filled(box):
+    x1, y1, x2, y2 = box
+    mask = np.zeros(HW, dtype=bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+@dataclass
+class Answer:
+    box: tuple
+    mask: np.ndarray
+    score: float = 0.9
+    agreement: float = 1.0
+    found: bool = True
+
+
+class FakeGrounder:
+    """Points at `LARGE`, whatever is said, but calls "nothing" nothing; writes down what it was asked."""
+
+    def __init__(self):
+        self.looks, self.asked = [], []
+
+    def look(self, image):
+        if image.sum() > 0:
+            raise ValueError("expected an image that can be read, got 'bad.jpg'")
+        self.looks.append(image)
+        return self
+
+    def ground_all(self, phrases):
+        if "refused" in phrases:
+            raise ValueError("expected a phrase that is short, got 'refused'")
+        self.asked.append(list(phrases))
+        return [Answer(LARGE, filled(LARGE), found=phrase != "nothing") for phrase in phrases]
+
+
+def sample(number, phrase="thing", box=LARGE, image_id="a", readable=True, **fields):
+    value = 0 if readable else 255
+    mask = None if box is None else encode_rle(filled(box))
+    return Sample(
+        id=str(number),
+        image=np.full((*HW, 3), value, dtype=np.uint8),
+        image_id=image_id,
+        phrase=phrase,
+        box_xyxy_px=box,
+        **{"mask": mask, **fields},
+    )
+
+
+def test_evaluate_when_worked_by_hand_then_figures_agree():
+    result = evaluate(FakeGrounder(), [sample(1), sample(2, box=SMALL)], name="toy", split="val")
+    report = result.report()
+    assert report["dataset"] == "toy"
+    assert report["split"] == "val"
+    assert report["n"] == 2
+    assert report["rec"]["acc@0.5"] == 0.5
+    assert report["res"]["miou"] == 0.5
+    assert report["res"]["oiou"] == pytest.approx(100 / (100 + 100 + 20))
+    assert report["ie"] == 0.0
+    assert report["baselines"]["largest_instance"] is None
+    assert [p.iou for p in result.predictions] == [1.0, 0.0]
+
+
+def test_evaluate_when_samples_share_an_image_then_one_look_and_one_batch():
+    grounder = FakeGrounder()
+    evaluate(grounder, [sample(1), sample(2, "cat"), sample(3, "dog", image_id="b"), sample(4)])
+    assert len(grounder.looks) == 3
+    assert grounder.asked == [["thing", "cat"], ["dog"], ["thing"]]
+
+
+def test_evaluate_when_an_image_has_very_many_phrases_then_asked_in_parts():
+    grounder = FakeGrounder()
+    result = evaluate(grounder, [sample(i) for i in range(70)])
+    assert [len(phrases) for phrases in grounder.asked] == [32, 32, 6]
+    assert len(result.predictions) == 70
+
+
+def test_evaluate_when_samples_are_bad_then_told_and_left_out():
+    data = [
+        sample(1),
+        sample(2, image_id="b", readable=False),
+        sample(3, image_id="c", mask={"size": [3, 3], "counts": "9"}),
+        sample(4, "refused", image_id="c"),
+        sample(5, image_id="c"),
+    ]
+    result = evaluate(FakeGrounder(), data)
+    assert [p.id for p in result.predictions] == ["1", "5"]
+    assert [problem.split(":")[0] for problem in result.problems] == ["sample '2'", "sample '3'", "sample '4'"]
+    assert "bad.jpg" in result.problems[0]
+    assert result.report()["n"] == 2
+    assert result.report()["n_problems"] == 3
+
+
+def test_evaluate_when_a_lazy_data_set_fails_at_one_index_then_told_and_left_out():
+    class Lazy:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            if index == 1:
+                raise ValueError("expected something else")
+            return sample(index)
+
+    result = evaluate(FakeGrounder(), Lazy())
+    assert len(result.predictions) == 2
+    assert result.problems == ("sample number 1: expected something else",)
+
+
+def test_evaluate_when_nothing_can_be_measured_then_value_error_with_the_first_reason():
+    with pytest.raises(ValueError, match=r"bad\.jpg"):
+        evaluate(FakeGrounder(), [sample(1, readable=False)])
+    with pytest.raises(ValueError, match="empty"):
+        evaluate(FakeGrounder(), [])
+
+
+def test_evaluate_when_phrases_mean_nothing_then_counted_apart():
+    data = [sample(1), sample(2, "nothing", box=None), sample(3, "unicorn", box=None)]
+    result = evaluate(FakeGrounder(), data)
+    report = result.report()
+    assert report["no_target_accuracy"] == 0.5
+    assert report["rec"]["acc@0.5"] == 1.0
+    assert result.predictions[1].iou is None
+    assert "2 of them mean nothing in the image, 50.0 % of these told so" in format_table(result)
+
+
+def test_evaluate_when_instances_are_listed_then_baselines_stand_beside():
+    things = tuple(Instance(category="t", box_xyxy_px=b, mask=encode_rle(filled(b))) for b in (SMALL, LARGE))
+    data = [sample(1, box=SMALL, instances=things), sample(2, instances=things)]
+    baselines = evaluate(FakeGrounder(), data).report()["baselines"]
+    assert baselines["largest_instance"]["rec"]["acc@0.5"] == 0.5
+    assert baselines["random_instance"]["rec"]["acc@0.5"] == pytest.approx(0.5)
+    assert evaluate(FakeGrounder(), data, baselines=False).report()["baselines"] == {}
+
+
+def test_evaluate_when_progress_is_given_then_it_wraps_the_indices():
+    seen = []
+
+    def progress(indices):
+        for index in indices:
+            seen.append(index)
+            yield index
+
+    evaluate(FakeGrounder(), [sample(1), sample(2)], progress=progress)
+    assert seen == [0, 1]
+
+
+def test_format_table_when_parts_are_missing_then_dashes_and_not_zeros():
+    result = evaluate(FakeGrounder(), [sample(1, mask=None), sample(2, box=SMALL, mask=None)], name="toy")
+    table = format_table(replace(result, model="tiny"))
+    lines = table.splitlines()
+    assert lines[0] == "toy: 2 samples, figures in percent"
+    assert lines[4].split() == ["tiny", "50.0", "50.0", "-", "-", "-", "-", "-", "-"]
+    assert lines[-1].split() == ["random", "instance", *["-"] * 8]
+    assert len({line.index("50.0") for line in lines if "50.0" in line}) == 1
+
+
+def test_write_report_when_written_then_both_files_are_whole_and_nothing_is_left_over(tmp_path):
+    result = evaluate(FakeGrounder(), [sample(1), sample(2, "nothing", box=None), sample(3, readable=False)])
+    write_report(result, tmp_path / "new" / "report")
+    folder = tmp_path / "new" / "report"
+    assert sorted(p.name for p in folder.iterdir()) == ["metrics.json", "predictions.jsonl"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["rec"] == result.report()["rec"]
+    assert metrics["problems"] == list(result.problems)
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert lines[0] == {
+        "id": "1",
+        "image_id": "a",
+        "phrase": "thing",
+        "box": [0, 0, 10, 10],
+        "score": 0.9,
+        "agreement": 1.0,
+        "found": True,
+        "iou": 1.0,
+        "mask_iou": 1.0,
+    }
+    assert lines[1]["iou"] is None

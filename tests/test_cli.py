@@ -1,0 +1,491 @@
+"""The command line, over a very small model with random weights: what it prints, writes, and how it ends."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from deixis.cli import app
+from deixis.cli.batch import read_request
+from deixis.cli.models import describe_checkpoint, flatten
+from deixis.cli.running import sentence
+from deixis.cli.train import parse_fields, read_recipe
+from deixis.config import preset
+from deixis.geometry.images import read_image
+from deixis.geometry.masks import decode_rle
+from deixis.hub import save_checkpoint
+from deixis.language.tokenizers import WordTokenizer
+from deixis.models.deixis import DeixisModel
+from deixis.train.recipes import recipe
+
+HW = (48, 80)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint folder of the smallest sizes."""
+    torch.manual_seed(0)
+    config = preset(
+        "deixis-tiny-glove",
+        context_dim=32, context_layers=1, context_heads=2, group_dim=16, merge_heads=2, group_heads=2,
+        text_dim=32, vocab_size=6, mask_dim=8, mask_stride4_dim=8, image_size=64,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "smallest"
+    words = WordTokenizer(["left", "right", "dog", "cat"], max_tokens=config.max_tokens)
+    save_checkpoint(folder, DeixisModel(config), words, metrics={"scenes:val": {"acc@0.5": 0.25}})
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*HW, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def same_precision_everywhere(monkeypatch):
+    """Expected values must not depend on what the processor of the test machine can do."""
+    monkeypatch.setattr("deixis.grounder.has_fast_bfloat16", lambda: False)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def run_process(*arguments, **options):
+    command = [sys.executable, "-m", "deixis", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def write_lines(path, *rows):
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def assert_one_sentence(result, *words):
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("deixis: ")
+    for word in words:
+        assert str(word) in line
+
+
+# One image
+
+
+def test_ground_json_when_two_phrases_then_one_finite_object_a_line(checkpoint, photo):
+    result = run("ground", photo, "left dog", "cat", "--model", checkpoint, "--json")
+    assert result.exit_code == 0
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in result.stdout.splitlines()]
+    assert [row["phrase"] for row in rows] == ["left dog", "cat"]
+    for row in rows:
+        assert set(row) == {"image", "phrase", "box", "score", "agreement", "found", "mask", "model", "ms"}
+        x1, y1, x2, y2 = row["box"]
+        assert 0 <= x1 < x2 <= HW[1]
+        assert 0 <= y1 < y2 <= HW[0]
+        assert 0 <= row["score"] <= 1
+        assert 0 <= row["agreement"] <= 1
+        assert isinstance(row["found"], bool)
+        assert decode_rle(row["mask"]).shape == HW
+        assert row["image"] == str(photo)
+
+
+def test_ground_table_when_phrase_looks_like_markup_then_it_is_printed_as_it_is(checkpoint, photo):
+    result = run("ground", photo, "[red] dog", "--model", checkpoint)
+    assert result.exit_code == 0
+    assert "[red] dog" in result.stdout
+    assert "score" in result.stdout
+
+
+def test_ground_pictures_when_two_phrases_then_one_overlay_and_two_masks(checkpoint, photo, tmp_path):
+    overlay, mask = tmp_path / "over.png", tmp_path / "mask.png"
+    result = run("ground", photo, "dog", "cat", "--model", checkpoint, "--overlay", overlay, "--mask", mask, "--json")
+    assert result.exit_code == 0
+    assert read_image(overlay).shape == (*HW, 3)
+    for row, name in zip(map(json.loads, result.stdout.splitlines()), ("mask-1.png", "mask-2.png"), strict=True):
+        stored = read_image(tmp_path / name)[..., 0]
+        assert set(np.unique(stored)) <= {0, 255}
+        np.testing.assert_array_equal(stored == 255, decode_rle(row["mask"]))
+    assert not mask.exists()
+
+
+def test_ground_mask_when_one_phrase_then_the_name_is_kept(checkpoint, photo, tmp_path):
+    assert run("ground", photo, "dog", "--model", checkpoint, "--mask", tmp_path / "m.png").exit_code == 0
+    assert read_image(tmp_path / "m.png").shape == (*HW, 3)
+
+
+# A user's mistakes: one sentence and status 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "cut"])
+def test_ground_when_file_is_no_image_then_one_sentence(checkpoint, tmp_path, content):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    assert_one_sentence(run("ground", path, "dog", "--model", checkpoint), "bad.png")
+
+
+def test_ground_when_image_is_missing_then_one_sentence(checkpoint, tmp_path):
+    assert_one_sentence(run("ground", tmp_path / "none.jpg", "dog", "--model", checkpoint), "none.jpg")
+
+
+def test_ground_when_image_is_a_folder_then_one_sentence(checkpoint, tmp_path):
+    assert_one_sentence(run("ground", tmp_path, "dog", "--model", checkpoint), tmp_path.name)
+
+
+@pytest.mark.parametrize("phrase", ["", "   ", "x" * 10_000], ids=["empty", "blank", "long"])
+def test_ground_when_phrase_cannot_be_used_then_one_sentence(checkpoint, photo, phrase):
+    assert_one_sentence(run("ground", photo, phrase, "--model", checkpoint), "phrase")
+
+
+def test_ground_when_model_is_unknown_then_one_sentence_names_it(photo):
+    assert_one_sentence(run("ground", photo, "dog", "--model", "no-such-model"), "no-such-model")
+
+
+def test_ground_when_weights_are_damaged_then_one_sentence(checkpoint, photo, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in checkpoint.iterdir():
+        data = file.read_bytes()
+        (damaged / file.name).write_bytes(data[:1000] if file.suffix == ".safetensors" else data)
+    assert_one_sentence(run("ground", photo, "dog", "--model", damaged), "safetensors")
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "word"),
+    [("--overlay", "o.txt", ".png"), ("--mask", "m.jpg", ".png"), ("--overlay", "none/o.png", "folder")],
+)
+def test_ground_when_picture_cannot_be_written_then_one_sentence(checkpoint, photo, tmp_path, option, name, word):
+    result = run("ground", photo, "dog", "--model", checkpoint, option, tmp_path / name)
+    assert_one_sentence(result, word)
+    assert not result.stdout
+
+
+def test_ground_when_debug_then_the_error_itself_comes_through(checkpoint, tmp_path):
+    missing = tmp_path / "none.jpg"
+    for arguments in (["--debug", "ground", missing, "dog"], ["ground", missing, "dog", "--debug"]):
+        assert isinstance(run(*arguments).exception, FileNotFoundError)
+
+
+def test_ground_when_debug_stands_after_two_dashes_then_it_is_a_phrase(checkpoint, photo):
+    result = run("ground", photo, "--model", checkpoint, "--json", "--", "--debug")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["phrase"] == "--debug"
+
+
+def test_ground_when_interrupted_then_status_130(photo, monkeypatch):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deixis.grounder.load", interrupt)
+    result = run("ground", photo, "dog")
+    assert result.exit_code == 130
+    assert "Traceback" not in result.stderr
+
+
+def test_sentence_when_error_is_the_systems_own_then_reason_and_file():
+    assert sentence(PermissionError(13, "Permission denied", "a.png")) == "Permission denied: a.png"
+    assert sentence(ValueError("two\nlines")) == "two lines"
+
+
+# Wrong usage: status 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["ground", "photo.jpg"],
+        ["ground", "photo.jpg", "dog", "--no-such-option"],
+        ["ground", "photo.jpg", "dog", "--precision", "float8"],
+        ["ground", "--batch", "in.jsonl"],
+        ["ground", "photo.jpg", "dog", "--out", "out.jsonl"],
+        ["ground", "photo.jpg", "dog", "--batch", "in.jsonl", "--out", "out.jsonl"],
+        ["evaluate", "deixis-tiny"],
+        ["data", "show", "scenes"],
+        ["train", "no-such-recipe"],
+        ["train", "debug", "--steps", "many"],
+        ["train", "debug", "--no_such_field", "1"],
+    ],
+    ids=" ".join,
+)
+def test_command_when_usage_is_wrong_then_status_2(arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+# Batches
+
+
+def test_batch_when_some_lines_are_bad_then_every_line_has_its_answer_in_order(checkpoint, photo, tmp_path):
+    source = write_lines(
+        tmp_path / "in.jsonl",
+        {"image": "photo.png", "phrase": "left dog", "id": "a"},
+        b"{not json",
+        {"image": "photo.png", "phrase": "", "id": "c"},
+        {"image": str(photo), "phrase": "cat", "id": 4},
+        {"image": "none.png", "phrase": "dog", "id": "e"},
+        {"image": "in.jsonl", "phrase": "dog", "id": "f"},
+        {"phrase": "dog", "id": "g"},
+        [1, 2],
+        b"",
+        {"image": "photo.png", "phrase": "x" * 10_000},
+        {"image": "photo.png", "phrase": "dog"},
+        b"\xff\xfe",
+        {"image": "photo.png", "phrase": 3, "id": None},
+        b'{"image": "photo.png", "phrase": "dog", "id": NaN}',
+        b'{"image": "photo.png", "phrase": "\\ud800"}',
+        b"[" * 100_000,
+        {"image": "a\0b", "phrase": "dog"},
+    )
+    out = tmp_path / "out.jsonl"
+    result = run("ground", "--batch", source, "--out", out, "--model", checkpoint)
+    assert result.exit_code == 0
+    rows = read_lines(out)
+    assert len(rows) == 17
+    good = [index for index, row in enumerate(rows, start=1) if "error" not in row]
+    assert good == [1, 4, 11]
+    assert [row["line"] for row in rows if "error" in row] == [n for n in range(1, 18) if n not in good]
+    assert [rows[i].get("id") for i in (0, 2, 3, 4, 5, 6)] == ["a", "c", 4, "e", "f", "g"]
+    assert "id" not in rows[10]
+    assert rows[12]["id"] is None
+    assert "3 done, 14 failed" in result.stderr
+    assert all("\n" not in row["error"] and "Traceback" not in row["error"] for row in rows if "error" in row)
+
+
+def test_batch_when_line_is_good_then_it_equals_the_single_command(checkpoint, photo, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", *({"image": str(photo), "phrase": one} for one in ("dog", "left cat")))
+    run("ground", "--batch", source, "--out", tmp_path / "out.jsonl", "--model", checkpoint)
+    single = run("ground", photo, "dog", "left cat", "--json", "--model", checkpoint)
+    expected = [json.loads(line) for line in single.stdout.splitlines()]
+    for row, other in zip(read_lines(tmp_path / "out.jsonl"), expected, strict=True):
+        assert {**row, "ms": 0} == {**other, "ms": 0}
+
+
+def test_batch_when_neighbours_share_an_image_then_it_is_looked_at_once(checkpoint, photo, tmp_path, monkeypatch):
+    from deixis.grounder import Grounder
+
+    looks = []
+    look = Grounder.look
+    monkeypatch.setattr(Grounder, "look", lambda self, image: looks.append(image) or look(self, image))
+    other = tmp_path / "other.png"
+    other.write_bytes(photo.read_bytes())
+    names = ["photo.png"] * 40 + ["other.png"] * 2 + ["photo.png"]
+    source = write_lines(tmp_path / "in.jsonl", *({"image": name, "phrase": "dog"} for name in names))
+    assert run("ground", "--batch", source, "--out", tmp_path / "o.jsonl", "--model", checkpoint).exit_code == 0
+    assert [path.name for path in looks] == ["photo.png", "other.png", "photo.png"]
+    assert [row["image"] for row in read_lines(tmp_path / "o.jsonl")] == names
+
+
+def test_batch_when_every_line_fails_then_status_1_and_the_reasons_are_written(checkpoint, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", {"image": "none.png", "phrase": "dog"}, b"?")
+    result = run("ground", "--batch", source, "--out", tmp_path / "out.jsonl", "--model", checkpoint)
+    assert result.exit_code == 1
+    assert len(read_lines(tmp_path / "out.jsonl")) == 2
+
+
+def test_batch_when_input_is_empty_then_output_is_empty(checkpoint, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl")
+    assert run("ground", "--batch", source, "--out", tmp_path / "o.jsonl", "--model", checkpoint).exit_code == 0
+    assert (tmp_path / "o.jsonl").read_bytes() == b""
+
+
+def test_batch_when_input_is_missing_then_one_sentence(checkpoint, tmp_path):
+    result = run("ground", "--batch", tmp_path / "none.jsonl", "--out", tmp_path / "o.jsonl", "--model", checkpoint)
+    assert_one_sentence(result, "none.jsonl")
+
+
+def test_batch_when_it_breaks_off_then_the_old_output_stays_and_nothing_is_left(
+    checkpoint, photo, tmp_path, monkeypatch
+):
+    from deixis.grounder import Scene
+
+    def interrupt(self, phrases):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scene, "ground_all", interrupt)
+    source = write_lines(tmp_path / "in.jsonl", {"image": "photo.png", "phrase": "dog"})
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "out.jsonl").write_text("old")
+    assert run("ground", "--batch", source, "--out", folder / "out.jsonl", "--model", checkpoint).exit_code == 130
+    assert [path.name for path in folder.iterdir()] == ["out.jsonl"]
+    assert (folder / "out.jsonl").read_text() == "old"
+
+
+def test_batch_overlays_when_given_then_one_picture_a_good_line(checkpoint, photo, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", {"image": "photo.png", "phrase": "dog", "id": "../x"}, b"?")
+    pictures = tmp_path / "pictures"
+    result = run(
+        "ground", "--batch", source, "--out", tmp_path / "o.jsonl", "--overlays", pictures, "--model", checkpoint
+    )
+    assert result.exit_code == 0
+    assert [path.name for path in pictures.iterdir()] == ["000001.png"]
+
+
+def test_read_request_when_first_line_has_a_byte_order_mark_then_it_is_read():
+    request = read_request(b'\xef\xbb\xbf{"image": "a.png", "phrase": "dog"}', 1)
+    assert (request.image, request.phrase, request.error) == ("a.png", "dog", None)
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"id": 1e999, "image": "a", "phrase": "b"}', b'{"id": [1], "image": "a", "phrase": "b"}']
+)
+def test_read_request_when_id_cannot_be_given_back_then_error(raw):
+    assert "'id'" in str(read_request(raw, 2).error)
+
+
+# Quick answers
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["ground", "--help"], ["train", "--help"]], ids=" ".join
+)
+def test_quick_answers_when_asked_then_torch_and_numpy_stay_out(arguments):
+    code = (
+        "import sys\nfrom deixis.cli import main\ntry:\n    main()\nexcept SystemExit as end:\n"
+        "    assert not end.code, end.code\nloaded = {'torch', 'numpy', 'transformers', 'PIL'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "deixis" in done.stdout
+    assert not done.stderr
+
+
+def test_process_when_image_is_missing_then_status_1_and_no_traceback(tmp_path):
+    done = run_process("ground", "none.jpg", "dog", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("deixis: ")
+    assert len(done.stderr.splitlines()) == 1
+    shown = run_process("--debug", "ground", "none.jpg", "dog", cwd=tmp_path)
+    assert shown.returncode == 1
+    assert "Traceback" in shown.stderr
+
+
+def test_process_when_reader_of_output_has_gone_then_it_ends_quietly(checkpoint, photo):
+    command = [sys.executable, "-m", "deixis", "ground", str(photo), "dog", "--json"]
+    command += ["--model", str(checkpoint), "--precision", "float32"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 1
+    assert told == b""
+
+
+# Models, data, recipes
+
+
+def test_models_when_json_then_presets_are_listed():
+    result = run("models", "--json")
+    assert result.exit_code == 0
+    listed = json.loads(result.stdout)
+    assert "deixis-tiny" in listed["presets"]
+    for row in listed["bundled"]:
+        assert row["parameters"] > 0
+    assert run("models").exit_code == 0
+
+
+def test_describe_checkpoint_when_read_then_its_files_and_figures_are_counted(checkpoint):
+    row = describe_checkpoint("smallest", checkpoint)
+    assert row["measured"] == {"scenes:val acc@0.5": 0.25}
+    assert row["family"] == "deixis"
+    stored = sum(path.stat().st_size for path in checkpoint.iterdir())
+    assert row["mb"] == pytest.approx(stored / 1e6, abs=0.06)
+    assert 2 * row["parameters"] == pytest.approx((checkpoint / "model.safetensors").stat().st_size, rel=0.01)
+
+
+def test_flatten_when_nested_then_keys_are_joined():
+    assert flatten({"a": {"b": 1, "c": {"d": "x"}}, "e": None}) == {"a b": 1, "a c d": "x"}
+
+
+def test_data_show_when_scenes_then_a_sheet_is_written(tmp_path):
+    out = tmp_path / "sheet.png"
+    result = run("data", "show", "scenes:val", "--out", out, "--n", 3, "--columns", 3)
+    assert result.exit_code == 0, result.output
+    height, width, _ = read_image(out).shape
+    assert width > 2 * height
+
+
+def test_data_phrases_when_two_things_then_each_is_told_apart_and_statistics_are_printed(photo, tmp_path):
+    document = {
+        "images": [{"id": 3, "file_name": photo.name, "height": HW[0], "width": HW[1]}],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": 1, "bbox": [2, 10, 25, 30], "iscrowd": 0},
+            {"id": 2, "image_id": 3, "category_id": 1, "bbox": [50, 10, 25, 30], "iscrowd": 0},
+        ],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    (tmp_path / "human.csv").write_text("expression\nleft dog\nthe dog on the right\n")
+    out = tmp_path / "out.jsonl"
+    result = run("data", "phrases", tmp_path / "instances.json", "--out", out, "--compare", tmp_path / "human.csv")
+    assert result.exit_code == 0, result.output
+    assert "human" in result.stdout
+    rows = read_lines(out)
+    assert {tuple(row["box"]) for row in rows} == {(2, 10, 27, 40), (50, 10, 75, 40)}
+    assert len({row["phrase"] for row in rows}) == len(rows)
+    again = tmp_path / "again.jsonl"
+    run("data", "phrases", tmp_path / "instances.json", "--out", again)
+    assert again.read_bytes() == out.read_bytes()
+    assert run("data", "show", out, "--out", tmp_path / "sheet.png").exit_code == 0
+
+
+def test_evaluate_when_jsonl_then_figures_baselines_and_report(checkpoint, photo, tmp_path):
+    rows = [{"image": photo.name, "phrase": phrase, "box": [0, 0, 40, 48]} for phrase in ("left dog", "cat")]
+    source = write_lines(tmp_path / "pairs.jsonl", *rows)
+    result = run("evaluate", checkpoint, source, "--json", "--report", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout, parse_constant=pytest.fail)
+    assert figures["n"] == 2
+    assert 0 <= figures["rec"]["acc@0.5"] <= 1
+    assert figures["res"] is None  # the data has no masks
+    assert figures["baselines"]["best_constant_box"]["rec"]["acc@0.5"] == 1.0
+    assert len(read_lines(tmp_path / "report" / "predictions.jsonl")) == 2
+    table = run("evaluate", checkpoint, source)
+    assert "best constant box" in table.stdout
+
+
+def test_evaluate_when_data_set_is_missing_then_one_sentence(checkpoint, tmp_path):
+    assert_one_sentence(run("evaluate", checkpoint, tmp_path / "none.jsonl"), "none.jsonl")
+
+
+def test_data_show_when_name_is_unknown_then_one_sentence(tmp_path):
+    assert_one_sentence(run("data", "show", "nowhere", "--out", tmp_path / "s.png"), "nowhere")
+
+
+def test_parse_fields_when_given_then_types_follow_the_recipe():
+    values = parse_fields(
+        ["--lr", "1", "--image-sizes", "[64, 96]", "--bfloat16=true", "--model_fields.context_dim", "64"],
+        recipe("debug"),
+    )
+    assert values["lr"] == 1.0
+    assert isinstance(values["lr"], float)
+    assert values["image_sizes"] == (64, 96)
+    assert values["bfloat16"] is True
+    assert values["model_fields"] == {**recipe("debug").model_fields, "context_dim": 64}
+
+
+def test_train_show_when_given_then_recipe_is_printed_and_reads_back(tmp_path):
+    result = run("train", "debug", "--steps", "7", "--show")
+    assert result.exit_code == 0
+    (tmp_path / "recipe.json").write_text(result.stdout)
+    assert read_recipe(tmp_path) == recipe("debug", steps=7)
+
+
+def test_train_resume_when_folder_holds_no_run_then_one_sentence(tmp_path):
+    assert_one_sentence(run("train", "--resume", tmp_path), "recipe.json")
