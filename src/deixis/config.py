@@ -15,11 +15,11 @@ class DeixisConfig:
     """``yolov3-tiny`` or ``efficientnet-lite0``."""
     text_encoder: str = "minilm"
     """``minilm`` (six BERT layers tapped after 2, 4, 6) or ``glove-gru``."""
-    image_size: int = 320
+    image_size: int = 384
     """Side of the square canvas, a multiple of 32."""
     context_dim: int = 256
     """Width of the visual tokens while the image is encoded, before any word is known."""
-    context_layers: int = 2
+    context_layers: int = 4
     context_heads: int = 4
     group_dim: int = 64
     """Width of each of the three groups of cross-modal alternate attention."""
@@ -43,10 +43,26 @@ class DeixisConfig:
             raise ValueError(f"expected image_encoder to be one of {IMAGE_ENCODERS}, got {self.image_encoder!r}")
         if self.text_encoder not in TEXT_ENCODERS:
             raise ValueError(f"expected text_encoder to be one of {TEXT_ENCODERS}, got {self.text_encoder!r}")
-        if self.image_size <= 0 or self.image_size % 32:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.type == "int" and (type(value) is not int or value < 1):
+                raise ValueError(f"expected {one.name} to be a whole number above 0, got {value!r}")
+        if self.image_size % 32:
             raise ValueError(f"expected image_size to be a positive multiple of 32, got {self.image_size!r}")
         if self.text_layers % 3:
             raise ValueError(f"expected text_layers to be a multiple of 3, got {self.text_layers!r}")
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"expected dropout in 0..1, got {self.dropout!r}")
+        divided = [
+            ("context_heads", self.context_dim),
+            ("group_heads", self.group_dim),
+            ("merge_heads", self.merge_dim),
+        ]
+        if self.text_encoder == "minilm":
+            divided.append(("text_heads", self.text_dim))
+        for name, width in divided:
+            if width % getattr(self, name):
+                raise ValueError(f"expected {name} to divide the width {width}, got {getattr(self, name)!r}")
 
     @property
     def merge_dim(self) -> int:
@@ -79,7 +95,13 @@ def preset(name: str, **overrides: Any) -> DeixisConfig:  # noqa: ANN401  fields
 
 
 def config_from_dict(values: dict[str, Any]) -> DeixisConfig:
-    """The configuration that :func:`config_to_dict` wrote; unknown fields are refused."""
+    """The configuration that :func:`config_to_dict` wrote.
+
+    Raises:
+        ValueError: it is no such dictionary, or has unknown fields or values that cannot be.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a dictionary of fields, got {values!r}")
     family = values.get("family")
     if family != "deixis":
         raise ValueError(f"expected a model family out of ['deixis'], got {family!r}")

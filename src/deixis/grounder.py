@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PHRASE_CHARACTERS = 1000
+PHRASES_AT_ONCE = 32
+"""More phrases than that go in several passes, so that memory stays bounded."""
 MASK_THRESHOLD = 0.35  # MCN, section 4.3
 
 
@@ -109,8 +111,11 @@ class Scene:
         return self.ground_all([phrase])[0]
 
     def ground_all(self, phrases: Sequence[str]) -> list[Grounding]:
-        """Point at what each phrase means, in one pass."""
-        return self.grounder._ground(self, [check_phrase(phrase) for phrase in phrases])
+        """Point at what each phrase means, together."""
+        checked = [check_phrase(phrase) for phrase in phrases]
+        parts = [checked[i : i + PHRASES_AT_ONCE] for i in range(0, len(checked), PHRASES_AT_ONCE)]
+        encode_ms = self.encode_ms / max(len(checked), 1)
+        return [found for part in parts for found in self.grounder._ground(self, part, encode_ms)]
 
 
 class Grounder:
@@ -166,16 +171,14 @@ class Grounder:
         for image, phrase in progress_over(list(pairs), "grounding", show=progress):
             try:
                 check_phrase(phrase)
-                if seen is None or (seen[0] is not image and not (isinstance(image, str | Path) and seen[0] == image)):
+                if seen is None or not is_same_source(seen[0], image):
                     seen = (image, self.look(image))
                 results.append(seen[1].ground(phrase))
             except (ValueError, OSError) as error:
                 results.append(error)
         return results
 
-    def _ground(self, scene: Scene, phrases: list[str]) -> list[Grounding]:
-        if not phrases:
-            return []
+    def _ground(self, scene: Scene, phrases: list[str], encode_ms: float) -> list[Grounding]:
         begun = time.perf_counter()
         ids, valid = self.tokenizer.encode(phrases)
         with torch.inference_mode():
@@ -189,7 +192,7 @@ class Grounder:
             )
             for i in range(len(phrases))
         ]
-        ms = (1000 * (time.perf_counter() - begun) + scene.encode_ms) / len(phrases)
+        ms = 1000 * (time.perf_counter() - begun) / len(phrases) + encode_ms
         return [
             Grounding(phrase=phrase, ms=ms, model=self.name, image=scene.image, **answer)
             for phrase, answer in zip(phrases, answers, strict=True)
@@ -214,6 +217,11 @@ class Grounder:
             and agreement >= self.calibration.get("found_agreement", 0.0),
             "evidence": evidence,
         }
+
+
+def is_same_source(a: ImageSource, b: ImageSource) -> bool:
+    """Whether both are the same object or the same path."""
+    return a is b or (isinstance(a, str | Path) and isinstance(b, str | Path) and Path(a) == Path(b))
 
 
 def keep_inside(box: BoxXyxy, hw: tuple[int, int]) -> BoxXyxy:

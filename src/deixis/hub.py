@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ from deixis.models.deixis import DeixisModel
 from deixis.models.foreign import load_exactly
 
 BUNDLED = Path(__file__).parent / "checkpoints"
-EMBEDDINGS = "text.bert.embeddings.word_embeddings.weight"
+LARGE = 2_000_000
+"""Weights of so many values are stored as int8."""
+NUM_SIGNS = 4  # what deixis.grounder.score_features gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,8 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
     try:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = config_from_dict(stored["model"])
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        calibration = _check_calibration(stored.get("calibration", {}))
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"expected a Deixis config.json in {str(folder)!r}, got {error!r}; fetch the checkpoint again"
         ) from error
@@ -79,14 +83,30 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
         tokenizer: PhraseTokenizer = WordPieceTokenizer(folder / "tokenizer.json", max_tokens=config.max_tokens)
     else:
         tokenizer = WordTokenizer.read(folder / "vocab.txt", max_tokens=config.max_tokens)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"expected a vocabulary of at most {config.vocab_size} ids in {str(folder)!r}, got {tokenizer.vocab_size}; "
+            "fetch the checkpoint again"
+        )
     network = DeixisModel(config)
     load_exactly(network, _read_weights(folder / "model.safetensors"), str(folder))
     return Checkpoint(
         name=stored.get("name", folder.name),
         model=network.eval(),
         tokenizer=tokenizer,
-        calibration=stored.get("calibration", {}),
+        calibration=calibration,
     )
+
+
+def _check_calibration(values: Any) -> dict[str, Any]:  # noqa: ANN401  JSON values
+    """What :func:`deixis.grounder.calibrated` can use, else ValueError."""
+    if not isinstance(values, dict):
+        raise ValueError(f"calibration {values!r}")
+    weights = values.get("weights", [0.0] * NUM_SIGNS)
+    numbers = [*weights, values.get("bias", 0.0), values.get("found_score", 0.0), values.get("found_agreement", 0.0)]
+    if len(weights) != NUM_SIGNS or not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
+        raise ValueError(f"calibration {values!r}")
+    return values
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -99,7 +119,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     scales = {name: stored.pop(name) for name in list(stored) if name.endswith(".row_scale")}
     weights = {name: tensor.float() for name, tensor in stored.items()}
     for name, scale in scales.items():
-        weights[name.removesuffix(".row_scale")] *= scale.float()[:, None]
+        rows = weights.get(name.removesuffix(".row_scale"))
+        if rows is None or rows.ndim < 2 or scale.shape != rows.shape[:1]:
+            raise ValueError(f"expected a table for {name!r} in {str(path)!r}, got none that fits; fetch it again")
+        rows *= scale.float().view(-1, *[1] * (rows.ndim - 1))
+    if broken := [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]:
+        raise ValueError(f"expected finite weights in {str(path)!r}, got others in {broken[:5]}; fetch it again")
     return weights
 
 
@@ -115,15 +140,16 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint folder, every file whole or not at all.
 
-    Weights are stored as float16; the word-piece table, half of all parameters and never trained, as int8 with one
-    float16 scale a row.
+    Weights are stored as float16; the few of ``LARGE`` values and more, such as the word-piece table, as int8 with
+    one float32 scale a row.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for key, tensor in model.state_dict().items():
-        if key == EMBEDDINGS:
-            scale = (tensor.abs().amax(1) / 127).clamp(min=1e-8)
-            tensors[key] = (tensor / scale[:, None]).round().to(torch.int8)
+        if tensor.ndim > 1 and tensor.numel() >= LARGE:
+            scale = (tensor.flatten(1).abs().amax(1) / 127).clamp(min=1e-8)
+            rows = tensor / scale.view(-1, *[1] * (tensor.ndim - 1))
+            tensors[key] = rows.round().to(torch.int8).contiguous()
             tensors[key + ".row_scale"] = scale
         else:
             tensors[key] = tensor.half().contiguous()
@@ -142,4 +168,5 @@ def save_checkpoint(
         (work / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         tokenizer.save(work)
         for file in work.iterdir():
+            file.chmod(0o644)
             os.replace(file, folder / file.name)

@@ -120,3 +120,12 @@ def test_position_when_worked_by_hand_then_sines_and_cosines_of_octaves():
 
 def test_position_when_saved_then_frequencies_are_not_in_the_file():
     assert not [name for name in PositionEncoding(dim=4).state_dict() if "frequencies" in name]
+
+
+def test_position_when_module_is_bfloat16_then_angles_are_still_exact():
+    xy = torch.rand(50, 2)
+    seen = []
+    for module in (PositionEncoding(dim=4), PositionEncoding(dim=4).bfloat16()):
+        module.project.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].float()))
+        module(xy)
+    close(seen[0], seen[1], 0.005)  # half a step of bfloat16 near 1

@@ -40,7 +40,10 @@ def test_early_parameters_when_asked_then_they_are_the_first_of_the_encoder(name
     encoder = build_image_encoder(name)
     early = {id(p) for p in encoder.early_parameters()}
     names = [key for key, p in encoder.named_parameters() if id(p) in early]
-    first = {"yolov3-tiny": ("body.0.", "body.1.", "body.2."), "efficientnet-lite0": ("stem.", "blocks.0.", "blocks.1.", "blocks.2.")}
+    first = {
+        "yolov3-tiny": ("body.0.", "body.1.", "body.2."),
+        "efficientnet-lite0": ("stem.", "blocks.0.", "blocks.1.", "blocks.2."),
+    }
     assert all(key.startswith(first[name]) for key in names)
     assert len(names) == len(early) > 0
 

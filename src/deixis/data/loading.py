@@ -23,6 +23,7 @@ from deixis.language.phrases import write_phrases
 from deixis.structures import BoxXyxy
 
 MASK_STRIDE = 4
+MAX_DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,19 @@ class Mixture:
     def batch(self, seed: int, step: int, *, images: int, phrases: int, size: int, absent: float) -> TrainingBatch:
         """The batch of that step: ``images`` pictures of up to ``phrases`` phrases on a canvas of side ``size``.
 
-        ``absent`` is the chance that an image also gets a phrase that means nothing in it.
+        ``absent`` is the chance that an image also gets a phrase that means nothing in it. Pictures of which nothing
+        can be said are left out; ValueError if that is so of all, again and again.
         """
         rng = np.random.default_rng((seed, step))
         shares = np.asarray(self.shares, float)
         picks = rng.choice(len(self.sources), size=images, p=shares / shares.sum())
-        pictures = [self.sources[pick].draw(rng, size, phrases) for pick in picks]
-        return collate([p for p in pictures if p.targets], size, rng, absent)
+        for _ in range(MAX_DRAWS):
+            pictures = [self.sources[pick].draw(rng, size, phrases) for pick in picks]
+            if told := [picture for picture in pictures if picture.targets]:
+                return collate(told, size, rng, absent)
+        raise ValueError(
+            f"expected something to tell apart in {MAX_DRAWS} draws of {images} pictures, got nothing; use other data"
+        )
 
 
 def collate(pictures: list[Picture], size: int, rng: np.random.Generator, absent: float) -> TrainingBatch:
@@ -185,11 +192,11 @@ def content_of(frame: Letterbox) -> NDArray[np.float32]:
 def mask_on_grid(mask: NDArray[np.bool_], frame: Letterbox, grid: int) -> NDArray[np.float32]:
     """A mask of the original image, area-averaged onto ``grid`` x ``grid`` cells of the canvas."""
     x1, y1, x2, y2 = (round(float(v) * grid) for v in content_of(frame))
-    small = Image.fromarray(mask.astype(np.uint8) * 255).resize(
-        (max(x2 - x1, 1), max(y2 - y1, 1)), Image.Resampling.BOX
-    )
+    x1, y1 = min(x1, grid - 1), min(y1, grid - 1)  # a picture thinner than a cell still has one
+    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    small = Image.fromarray(mask.astype(np.uint8) * 255).resize((x2 - x1, y2 - y1), Image.Resampling.BOX)
     board = np.zeros((grid, grid), np.float32)
-    board[y1:y2, x1:x2] = np.asarray(small, np.float32)[: y2 - y1, : x2 - x1] / 255
+    board[y1:y2, x1:x2] = np.asarray(small, np.float32) / 255
     return board
 
 

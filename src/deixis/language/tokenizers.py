@@ -46,7 +46,10 @@ class WordPieceTokenizer:
 
         if not path.is_file():
             raise FileNotFoundError(f"expected the vocabulary {str(path)!r}, got no such file")
-        self._tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"expected a tokenizer in {str(path)!r}, got {error}; fetch it again") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
 
@@ -77,7 +80,11 @@ class WordTokenizer:
         """From a ``vocab.txt``, one word a line."""
         if not path.is_file():
             raise FileNotFoundError(f"expected the vocabulary {str(path)!r}, got no such file")
-        return cls(path.read_text(encoding="utf-8").splitlines(), max_tokens=max_tokens)
+        try:
+            words = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"expected words in UTF-8 in {str(path)!r}, got {error}; fetch it again") from error
+        return cls(words, max_tokens=max_tokens)
 
     @property
     def vocab_size(self) -> int:

@@ -84,11 +84,11 @@ class PositionEncoding(nn.Module):
 
     def __init__(self, *, dim: int, octaves: int = 5) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.pi * 2.0 ** torch.arange(octaves), persistent=False)
+        self.register_buffer("frequencies", 2.0 ** torch.arange(octaves), persistent=False)
         self.project = nn.Sequential(nn.Linear(2 + 4 * octaves, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, xy: Tensor) -> Tensor:
         """``xy`` [..., 2], 0..1 over the picture's content, to [..., D]."""
-        angles = (xy[..., None] * self.frequencies).flatten(-2)
+        angles = (xy[..., None] * self.frequencies * torch.pi).flatten(-2)  # powers of two are exact in any precision
         features = torch.cat([2 * xy - 1, angles.sin(), angles.cos()], dim=-1)
         return self.project(features.to(next(self.parameters()).dtype))

@@ -23,7 +23,7 @@ from deixis.models.text_encoders import build_text_encoder
 class SceneFeatures:
     """Encoded images; each row can meet any number of phrases."""
 
-    tokens: Tensor  # [B, N, D]
+    tokens: Tensor  # [B, N, 3 * group], one third for each grain of words
     position: Tensor  # [B, N, 3 * group]
     pixel_valid: Tensor  # bool [B, N], True = inside the picture
     stride8: Tensor  # [B, mask_dim, S/8, S/8]
@@ -70,6 +70,7 @@ class ImageSide(nn.Module):
             AttentionBlock(dim=dim, heads=config.context_heads, ffn_dim=config.ffn_ratio * dim, dropout=config.dropout)
             for _ in range(config.context_layers)
         )
+        self.to_groups = nn.Linear(dim, config.merge_dim)
         self.lateral8 = nn.Conv2d(c8, config.mask_dim, 1)
         self.lateral4 = nn.Conv2d(c4, config.mask_stride4_dim, 1)
 
@@ -85,7 +86,7 @@ class ImageSide(nn.Module):
         for block in self.context:
             tokens = block(tokens, tokens, valid)
         return SceneFeatures(
-            tokens=tokens,
+            tokens=self.to_groups(tokens),
             position=self.merge_position(position),
             pixel_valid=valid,
             stride8=self.lateral8(pyramid.stride8),
@@ -123,7 +124,6 @@ class Fusion(nn.Module):
     def __init__(self, config: DeixisConfig) -> None:
         super().__init__()
         small, merged = config.group_dim, config.merge_dim
-        self.visual_in = nn.ModuleList(nn.Linear(config.context_dim, small) for _ in range(3))
         self.textual_in = nn.ModuleList(nn.Linear(config.text_dim, small) for _ in range(3))
         self.groups = nn.ModuleList(
             nn.ModuleList(
@@ -143,10 +143,10 @@ class Fusion(nn.Module):
     def forward(self, scene: SceneFeatures, words: list[Tensor], token_valid: Tensor) -> tuple[Tensor, Tensor]:
         """``scene`` of P rows and three grains [P, T, D] to visual [P, N, M] and textual [P, T, M]."""
         visuals, textuals = [], []
-        for visual_in, textual_in, layers, grain in zip(
-            self.visual_in, self.textual_in, self.groups, words, strict=True
+        for visual, textual_in, layers, grain in zip(
+            scene.tokens.chunk(3, -1), self.textual_in, self.groups, words, strict=True
         ):
-            visual, textual = visual_in(scene.tokens), textual_in(grain)
+            textual = textual_in(grain)
             for layer in layers:  # pyright: ignore[reportGeneralTypeIssues]
                 visual, textual = layer(visual, textual, scene.pixel_valid, token_valid)
             visuals.append(visual)
@@ -164,8 +164,8 @@ class BoxBranch(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.heat_in = nn.Conv2d(dim, dim // 2, 3, padding=1)
-        self.heat_out = nn.Linear(dim // 2, 1)
+        self.heat_in = nn.Conv2d(dim, dim // 3, 3, padding=1)
+        self.heat_out = nn.Linear(dim // 3, 1)
         self.sides = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4))
 
     def forward(self, visual: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,25 +53,53 @@ def parse_darknet_cfg(path: str | Path) -> list[dict[str, str]]:
     return sections
 
 
+def _number(section: dict[str, str], key: str, path: str | Path, default: str = "") -> int:
+    """A whole number of a section."""
+    text = section.get(key, default)
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"expected a whole number for {key!r} in {str(path)!r}, got {text!r}") from None
+
+
 def _input_channels(sections: list[dict[str, str]], path: str | Path) -> list[int]:
     """Channels entering every layer after [net], by walking the sections' routes."""
     channels_in: list[int] = []
     outputs: list[int] = []
-    current = int(sections[0].get("channels", 3))
+    current = _number(sections[0], "channels", path, default="3")
     for index, section in enumerate(sections[1:]):
         channels_in.append(current)
         match section["type"]:
             case "convolutional":
-                current = int(section["filters"])
+                current = _number(section, "filters", path)
             case "route":
-                picks = [int(v) for v in section["layers"].split(",")]
-                current = sum(outputs[p if p >= 0 else index + p] for p in picks)
+                picks = [_number({"layers": v}, "layers", path) for v in section.get("layers", "").split(",")]
+                picks = [pick if pick >= 0 else index + pick for pick in picks]
+                if not all(0 <= pick < index for pick in picks):
+                    raise ValueError(
+                        f"expected [route] of {str(path)!r} to name earlier layers, got {section['layers']!r}"
+                    )
+                current = sum(outputs[pick] for pick in picks)
             case "maxpool" | "upsample" | "shortcut" | "yolo":
                 pass
             case other:
                 raise ValueError(f"expected Darknet layers of YOLOv3 kinds in {str(path)!r}, got [{other}]")
         outputs.append(current)
     return channels_in
+
+
+def _darknet_values(path: str | Path) -> NDArray[np.float32]:
+    """All float32 values behind the header."""
+    raw = Path(path).read_bytes()
+    if len(raw) < 20:
+        raise ValueError(
+            f"expected a Darknet .weights file with a 20-byte header, got {len(raw)} bytes in {str(path)!r}"
+        )
+    major, minor = np.frombuffer(raw, np.int32, 2)
+    header = 20 if major * 10 + minor >= 2 else 16
+    if (len(raw) - header) % 4:
+        raise ValueError(f"expected whole float32 values after the header of {str(path)!r}, got {len(raw)} bytes")
+    return np.frombuffer(raw, np.float32, offset=header)
 
 
 def read_darknet(cfg: str | Path, weights: str | Path, *, cutoff: int | None = None) -> list[DarknetConv]:
@@ -87,16 +115,7 @@ def read_darknet(cfg: str | Path, weights: str | Path, *, cutoff: int | None = N
     """
     sections = parse_darknet_cfg(cfg)
     channels_in = _input_channels(sections, cfg)
-    raw = Path(weights).read_bytes()
-    if len(raw) < 20:
-        raise ValueError(
-            f"expected a Darknet .weights file with a 20-byte header, got {len(raw)} bytes in {str(weights)!r}"
-        )
-    major, minor = np.frombuffer(raw, np.int32, 2)
-    header = 20 if major * 10 + minor >= 2 else 16
-    if (len(raw) - header) % 4:
-        raise ValueError(f"expected whole float32 values after the header of {str(weights)!r}, got {len(raw)} bytes")
-    values = np.frombuffer(raw, np.float32, offset=header)
+    values = _darknet_values(weights)
     position = 0
     convs: list[DarknetConv] = []
 
@@ -117,7 +136,7 @@ def read_darknet(cfg: str | Path, weights: str | Path, *, cutoff: int | None = N
             break
         if section["type"] != "convolutional":
             continue
-        out, kernel = int(section["filters"]), int(section["size"])
+        out, kernel = _number(section, "filters", cfg), _number(section, "size", cfg)
         bias = take(out)
         scale, mean, var = (take(out), take(out), take(out)) if section.get("batch_normalize") == "1" else (None,) * 3
         convs.append(

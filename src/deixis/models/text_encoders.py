@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from deixis.config import DeixisConfig
+from deixis.models.foreign import load_exactly
 
 
 class BertEncoder(nn.Module):
@@ -42,7 +43,7 @@ class BertEncoder(nn.Module):
         own = self.bert.state_dict()
         own_vocab = own["embeddings.word_embeddings.weight"].shape[0]
         source["embeddings.word_embeddings.weight"] = source["embeddings.word_embeddings.weight"][:own_vocab]
-        self.bert.load_state_dict({name: source[name] for name in own})
+        load_exactly(self.bert, {name: tensor for name, tensor in source.items() if name in own}, str(folder))
 
     def frozen_parameters(self) -> list[nn.Parameter]:
         """The embedding tables, left as they are in training so that words never seen keep their meaning."""
@@ -64,7 +65,9 @@ class GloveGruEncoder(nn.Module):
         packed = nn.utils.rnn.pack_padded_sequence(
             self.vectors(token_ids).to(self.gru.weight_ih_l0.dtype), lengths, batch_first=True, enforce_sorted=False
         )
-        states, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True)
+        states, _ = nn.utils.rnn.pad_packed_sequence(
+            self.gru(packed)[0], batch_first=True, total_length=token_ids.shape[1]
+        )
         return [states, states, states]
 
     def load_vectors(self, vectors: Tensor) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from deixis.geometry.boxes import box_iou
 from deixis.grounder import Grounder
+from deixis.progress import progress_over
 from deixis.structures import Sample
 
 
@@ -28,12 +29,15 @@ class Evidence:
 
 
 def gather_evidence(
-    grounder: Grounder, samples: Sequence[Sample], *, absent_share: float, seed: int = 0
+    grounder: Grounder, samples: Sequence[Sample], *, absent_share: float, seed: int = 0, progress: str = ""
 ) -> list[Evidence]:
-    """Ground every sample, and a share of images with a phrase of another image that names a category they lack."""
+    """Ground every sample, and a share of images with a phrase of another image that names a category they lack.
+
+    ``progress`` labels a progress bar; empty keeps silent.
+    """
     rng = np.random.default_rng(seed)
     found: list[Evidence] = []
-    for sample in samples:
+    for sample in progress_over(samples, progress, show=bool(progress)):
         scene = grounder.look(sample.image)
         pairs = [(sample.phrase, sample.box_xyxy_px)]
         other = samples[int(rng.integers(len(samples)))]
@@ -93,12 +97,12 @@ def fit_calibration(evidence: Sequence[Evidence]) -> dict[str, Any]:
 def best_thresholds(score: np.ndarray, agreement: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """The score and agreement thresholds of highest balanced accuracy, out of a grid."""
     best = (-1.0, 0.5, 0.0)
-    for threshold in np.arange(0.1, 0.91, 0.05):
+    for threshold in np.linspace(0.1, 0.9, 17).round(2):  # rounded before it is tried, as it is stored
         for floor in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
             found = (score >= threshold) & (agreement >= floor)
             balanced = (found[right].mean() + (~found[~right]).mean()) / 2
             if balanced > best[0] + 1e-9:
-                best = (float(balanced), round(float(threshold), 2), floor)
+                best = (float(balanced), float(threshold), floor)
     return best[1], best[2]
 
 

@@ -22,18 +22,18 @@ class Recipe:
     partial_instances: str = ""
     """COCO instances file where other categories may stand unannotated."""
     instances_share: float = 0.3
-    partial_share: float = 0.3
-    scenes_share: float = 0.4
-    """Shares of the pictures of a batch; the three flavours of drawn scenes divide theirs evenly."""
+    partial_share: float = 0.22
+    scenes_share: float = 0.48
+    """Shares of the pictures of a batch; of the drawn scenes half are ``scenes``, a quarter each other flavour."""
     paste_share: float = 0.4
     """How often instances of other photos are pasted into a photo."""
     absent: float = 0.25
     """How often an image also gets a phrase that means nothing in it."""
-    steps: int = 4000
+    steps: int = 2600
     images: int = 12
     phrases: int = 3
     """Phrases an image."""
-    image_sizes: tuple[int, ...] = (256, 288, 320)
+    image_sizes: tuple[int, ...] = (256, 256, 320, 384)
     """Canvas sides, one drawn for each step."""
     lr: float = 6e-4
     pretrained_lr: float = 8e-5
@@ -57,7 +57,7 @@ class Recipe:
 
 
 def tiny() -> Recipe:
-    """The bundled model: photos, people and drawn scenes together; about two hours on two CPU cores."""
+    """The bundled model: photos, people and drawn scenes together; somewhat over an hour on two CPU cores."""
     return Recipe()
 
 

@@ -19,7 +19,7 @@ from deixis.models.image_encoders import YoloTinyEncoder
 from deixis.models.text_encoders import BertEncoder, GloveGruEncoder
 from deixis.train.recipes import Recipe
 
-SCENE_FLAVOURS = ("scenes", "scenes+", "scenesg")
+SCENE_FLAVOURS = {"scenes": 0.5, "scenes+": 0.25, "scenesg": 0.25}
 
 
 def start_model(recipe: Recipe) -> tuple[DeixisModel, PhraseTokenizer]:
@@ -87,9 +87,9 @@ def start_data(recipe: Recipe) -> Mixture:
     if partial:  # pasting other categories here would make a second, unannotated one ambiguous
         sources.append(PhotoSource(partial, fully_annotated=False, donors=masked, paste_share=recipe.paste_share))
         shares.append(recipe.partial_share)
-    for flavour in SCENE_FLAVOURS if recipe.scenes_share else ():
+    for flavour, part in SCENE_FLAVOURS.items() if recipe.scenes_share else ():
         sources.append(SceneSource(flavour))
-        shares.append(recipe.scenes_share / len(SCENE_FLAVOURS))
+        shares.append(recipe.scenes_share * part)
     return Mixture(sources, shares)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
 import os
 import random
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,11 @@ from deixis.data.loading import Mixture, TrainingBatch
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.deixis import DeixisModel, Output, cell_centres, grid_positions
+from deixis.progress import progress_report
 from deixis.train.recipes import Recipe
 from deixis.train.starting import start_data, start_model
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Steps(Dataset[TrainingBatch]):
@@ -51,7 +57,10 @@ class Trainer:
         self.step = 0
 
     def train_step(self, batch: TrainingBatch) -> dict[str, float]:
-        """One update; returns the named, unweighted losses. A step whose loss is not finite changes nothing."""
+        """One update; returns the named, unweighted losses.
+
+        A step whose loss or gradient is not finite changes nothing.
+        """
         set_learning_rate(self.optimiser, self.recipe, self.step)
         self.model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
@@ -61,9 +70,10 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         if torch.isfinite(total):
             total.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-            self.optimiser.step()
-            self._update_average()
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            if torch.isfinite(norm):
+                self.optimiser.step()
+                self._update_average()
         self.step += 1
         return {"loss": total.item()} | {name: value.item() for name, value in parts.items()}
 
@@ -75,12 +85,12 @@ class Trainer:
 
     def averaged_model(self) -> DeixisModel:
         """A copy of the model with the averaged weights, in eval mode."""
-        copy = DeixisModel(self.model.config)
-        copy.load_state_dict(self.average, strict=True)
-        return copy.eval()
+        averaged = copy.deepcopy(self.model)  # building a new one would draw random numbers that a resumed run does not
+        averaged.load_state_dict(self.average, strict=True)
+        return averaged.eval()
 
     def save(self, folder: Path) -> None:
-        """Write the training state whole or not at all."""
+        """Write the training state and the checkpoint, each whole or not at all."""
         state = {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -94,6 +104,7 @@ class Trainer:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(folder / "state.pt")
+        save_checkpoint(folder / "checkpoint", self.averaged_model(), self.tokenizer, recipe=recorded(self.recipe))
 
     def restore(self, folder: Path) -> None:
         """Continue from what :meth:`save` wrote."""
@@ -192,12 +203,42 @@ def batches(recipe: Recipe, start: int) -> Iterator[TrainingBatch]:
         sampler=range(start, recipe.steps),
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
+        generator=torch.Generator(),  # else every start takes a number from the generator that dropout uses
     )
     yield from loader
 
 
+def forget_after(step: int, log: Path) -> None:
+    """Drop the lines of steps that a resumed run does again, and one that was cut off while it was written."""
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+    kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
+    log.write_text("".join(kept), encoding="utf-8")
+
+
+def recorded(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as a checkpoint states it: of files only their names, not where they lay."""
+    values = dataclasses.asdict(recipe)
+    for name in ("image_weights", "text_weights", "instances", "partial_instances"):
+        values[name] = "/".join(Path(values[name]).parts[-2:])
+    return values
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question that the loop asks between two steps."""
+    asked: list[int] = []
+    previous = {number: signal.signal(number, lambda got, _: asked.append(got)) for number in STOP_SIGNALS}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def run(recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: float | None = None) -> Path:
     """Train and leave a checkpoint in ``folder``/checkpoint.
+
+    Ctrl-C and SIGTERM end the step, save, and raise KeyboardInterrupt; call it from the main thread.
 
     Args:
         recipe: what to do.
@@ -207,36 +248,49 @@ def run(recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: fl
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        ValueError: ``folder`` holds another run, or the recipe's data or weights do not fit.
+        FileNotFoundError: there is nothing to resume, or a file of the recipe is missing.
     """
     folder = Path(folder)
-    if not resume and (folder / "state.pt").exists():
-        raise ValueError(
-            f"expected an empty folder for a new run, got {str(folder)!r} with a state.pt; resume it or choose another"
-        )
+    check_run_folder(folder, resume)
+    trainer = Trainer(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1), encoding="utf-8")
-    trainer = Trainer(recipe)
     if resume:
         trainer.restore(folder)
+        forget_after(trainer.step, folder / "metrics.jsonl")
     begun = time.monotonic()
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
+    with (
+        (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
+        progress_report("training") as report,
+        stop_requests() as stop_asked,
+    ):
         for batch in batches(recipe, trainer.step):
             parts = trainer.train_step(batch)
             seconds = time.monotonic() - begun
             log.write(json.dumps({"step": trainer.step, "seconds": round(seconds, 1), **parts}) + "\n")
             log.flush()
-            if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
+            report(trainer.step, recipe.steps)
+            late = minutes is not None and seconds > 60 * minutes
+            if late or stop_asked() or trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
                 trainer.save(folder)
-                save_checkpoint(
-                    folder / "checkpoint",
-                    trainer.averaged_model(),
-                    trainer.tokenizer,
-                    recipe=dataclasses.asdict(recipe),
-                )
-            if minutes is not None and seconds > 60 * minutes:
+            if stop_asked():
+                raise KeyboardInterrupt
+            if late:
                 break
-    trainer.save(folder)
-    save_checkpoint(
-        folder / "checkpoint", trainer.averaged_model(), trainer.tokenizer, recipe=dataclasses.asdict(recipe)
-    )
     return folder / "checkpoint"
+
+
+def check_run_folder(folder: Path, resume: bool) -> None:
+    """Refuse to start over a run that is there, or to resume one that is not."""
+    there = (folder / "state.pt").exists()
+    if there and not resume:
+        raise ValueError(
+            f"expected an empty folder for a new run, got {str(folder)!r} with a state.pt; resume it or choose another"
+        )
+    if resume and not there:
+        raise FileNotFoundError(
+            f"expected a run with state.pt in {str(folder)!r}, got none; start it anew without resume"
+        )

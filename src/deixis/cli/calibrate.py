@@ -1,0 +1,36 @@
+"""``deixis calibrate``: make a checkpoint's score mean what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def calibrate(
+    folder: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The checkpoint folder to write into.")],
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATASET[:SPLIT]...", help="Validation data, never tested on.")
+    ],
+    limit: Annotated[int, typer.Option(min=10, help="At most so many samples of each data set.")] = 400,
+    absent: Annotated[float, typer.Option(min=0, max=1, help="Share of images also asked for what they lack.")] = 0.5,
+) -> None:
+    """Fit score and the threshold of "found" on validation data, and store them in CHECKPOINT's config.json."""
+    from deixis.data import open_dataset, parse_dataset_spec
+    from deixis.grounder import load
+    from deixis.progress import progress_over
+    from deixis.train.calibrate import fit_calibration, gather_evidence, store_in_config
+
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"expected a checkpoint folder with config.json, got {str(folder)!r}; give its path")
+    grounder = load(folder)
+    evidence = []
+    for spec in datasets:
+        name, split = parse_dataset_spec(spec)
+        samples = list(progress_over(open_dataset(name, split=split, limit=limit), f"reading {spec}"))
+        evidence += gather_evidence(grounder, samples, absent_share=absent, progress=f"grounding {spec}")
+    fitted = fit_calibration(evidence)
+    store_in_config(folder, calibration=fitted)
+    typer.echo(json.dumps(fitted))

@@ -1,0 +1,222 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from deixis.config import preset
+from deixis.hub import find_checkpoint, list_bundled, load_checkpoint, save_checkpoint
+from deixis.language.tokenizers import WordPieceTokenizer, WordTokenizer
+from deixis.models.deixis import DeixisModel
+
+
+@pytest.fixture
+def small_model(small_image_encoder, small_fields, words):
+    torch.manual_seed(3)
+    config = preset("deixis-tiny-glove", **{**small_fields, "vocab_size": len(words) + 2, "max_tokens": 5})
+    return DeixisModel(config).eval()
+
+
+@pytest.fixture
+def saved(small_model, words, tmp_path):
+    folder = tmp_path / "models" / "smallest"
+    save_checkpoint(
+        folder, small_model, WordTokenizer(words, max_tokens=5), calibration={"bias": 0.5}, metrics={"n": 1}
+    )
+    return folder
+
+
+def assert_one_sentence(caught, *expected):
+    text = str(caught.value)
+    assert text.startswith("expected ")
+    assert "\n" not in text
+    for word in expected:
+        assert str(word) in text
+
+
+def test_save_load_when_word_vectors_then_weights_equal_as_float16(saved, small_model, words):
+    loaded = load_checkpoint(saved)
+    assert loaded.name == "smallest"
+    assert loaded.calibration == {"bias": 0.5}
+    assert loaded.model.config == small_model.config
+    assert not loaded.model.training
+    for name, tensor in loaded.model.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, small_model.state_dict()[name].half().float()), name
+    np.testing.assert_array_equal(
+        loaded.tokenizer.encode(["red dog"])[0], WordTokenizer(words, max_tokens=5).encode(["red dog"])[0]
+    )
+
+
+def test_save_load_when_weights_are_large_then_they_are_within_half_a_step_of_their_row(
+    small_image_encoder, small_fields, bert_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("deixis.hub.LARGE", 1000)
+    tokenizer = WordPieceTokenizer(bert_folder / "tokenizer.json", max_tokens=8)
+    model = DeixisModel(preset("deixis-tiny", **small_fields, vocab_size=tokenizer.vocab_size))
+    save_checkpoint(tmp_path / "pieces", model, tokenizer)
+    loaded = load_checkpoint(tmp_path / "pieces").model.state_dict()
+    seen = set()
+    for name, wanted in model.state_dict().items():
+        if wanted.ndim > 1 and wanted.numel() >= 1000:
+            seen.add(wanted.ndim)
+            assert not torch.equal(loaded[name], wanted)
+            step = wanted.flatten(1).abs().amax(1) / 127
+            assert ((loaded[name] - wanted).flatten(1).abs() <= 0.501 * step[:, None]).all()
+        else:
+            assert torch.equal(loaded[name], wanted.half().float()), name
+    assert seen == {2, 4}  # tables and convolutions
+
+
+def test_save_when_done_then_only_these_files_and_no_pickle(saved):
+    assert {file.name for file in saved.iterdir()} == {"model.safetensors", "config.json", "vocab.txt"}
+    assert [path.name for path in saved.parent.iterdir()] == ["smallest"]  # nothing of the work is left
+    for file in saved.iterdir():
+        assert not file.read_bytes().startswith((b"\x80", b"PK"))  # how pickles and zipped pickles begin
+
+
+def test_save_when_read_as_json_then_config_says_what_the_design_asks(saved, small_model):
+    stored = json.loads((saved / "config.json").read_text())
+    assert set(stored) >= {"name", "library_version", "model", "parameters", "calibration", "metrics", "recipe"}
+    assert stored["model"]["family"] == "deixis"
+    assert stored["parameters"] == sum(p.numel() for p in small_model.parameters())
+
+
+@pytest.mark.parametrize("place", ["deixis.hub.save_file", "deixis.language.tokenizers.WordTokenizer.save"])
+def test_save_when_interrupted_then_the_old_checkpoint_is_whole(saved, small_model, words, monkeypatch, place):
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+
+    def fail(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(place, fail)
+    with torch.no_grad():
+        for parameter in small_model.parameters():
+            parameter.add_(1)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(saved, small_model, WordTokenizer(words, max_tokens=5))
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["smallest"]
+
+
+def test_save_when_folder_holds_a_model_card_then_it_stays(saved, small_model, words):
+    (saved / "README.md").write_text("a card")
+    save_checkpoint(saved, small_model, WordTokenizer(words, max_tokens=5))
+    assert (saved / "README.md").read_text() == "a card"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt", "config.json"])
+def test_load_when_a_file_is_missing_then_one_sentence_names_it(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(FileNotFoundError, match="expected") as caught:
+        load_checkpoint(saved)
+    assert_one_sentence(caught, name, saved)
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, 2000])
+def test_load_when_weights_are_cut_off_then_one_sentence(saved, length):
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"model\.safetensors") as caught:
+        load_checkpoint(saved)
+    assert_one_sentence(caught)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "3", "{}", '{"model": null}', '{"model": {"family": "deixis", "depth": 2}}',
+     '{"model": {"family": "deixis", "image_size": "big"}}', '{"model": {"family": "other"}}', "\x00"],
+)  # fmt: skip
+def test_load_when_config_is_damaged_then_one_sentence_with_the_folder(saved, text):
+    (saved / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="expected") as caught:
+        load_checkpoint(saved)
+    assert_one_sentence(caught, saved)
+
+
+def test_load_when_config_is_not_utf8_then_one_sentence(saved):
+    (saved / "config.json").write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(ValueError, match="expected") as caught:
+        load_checkpoint(saved)
+    assert_one_sentence(caught, saved)
+
+
+def change_config(folder, change):
+    stored = json.loads((folder / "config.json").read_text())
+    change(stored)
+    (folder / "config.json").write_text(json.dumps(stored))
+
+
+def test_load_when_config_has_other_sizes_then_one_sentence_lists_shapes(saved):
+    change_config(saved, lambda stored: stored["model"].update(mask_dim=16))
+    with pytest.raises(ValueError, match="other shape") as caught:
+        load_checkpoint(saved)
+    assert_one_sentence(caught, saved, "DeixisModel")
+
+
+def test_load_when_vocabulary_is_larger_than_the_model_then_one_sentence(saved):
+    with (saved / "vocab.txt").open("a") as file:
+        file.write("one\ntwo\n")
+    with pytest.raises(ValueError, match="12") as caught:
+        load_checkpoint(saved)
+    assert_one_sentence(caught, saved, "10")
+
+
+@pytest.mark.parametrize(
+    "calibration", [None, [], "none", {"weights": [1.0]}, {"weights": [1, 1, 1, "a"]}, {"bias": None}]
+)
+def test_load_when_calibration_cannot_be_used_then_one_sentence(saved, calibration):
+    change_config(saved, lambda stored: stored.update(calibration=calibration))
+    with pytest.raises(ValueError, match="calibration") as caught:
+        load_checkpoint(saved)
+    assert_one_sentence(caught, saved)
+
+
+def test_load_when_a_weight_is_not_finite_then_one_sentence_names_it(saved, small_model, words):
+    with torch.no_grad():
+        small_model.exists[0].bias[0] = torch.nan
+    save_checkpoint(saved, small_model, WordTokenizer(words, max_tokens=5))
+    with pytest.raises(ValueError, match=r"exists\.0\.bias") as caught:
+        load_checkpoint(saved)
+    assert_one_sentence(caught, saved)
+
+
+def test_load_when_row_scales_do_not_fit_then_one_sentence(saved):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(saved / "model.safetensors")
+    for extra in ({"nothing.row_scale": torch.ones(3)}, {"exists.0.weight.row_scale": torch.ones(3)}):
+        save_file({**tensors, **extra}, saved / "model.safetensors")
+        with pytest.raises(ValueError, match="row_scale") as caught:
+            load_checkpoint(saved)
+        assert_one_sentence(caught, saved)
+
+
+def test_find_when_folder_then_itself(saved):
+    assert find_checkpoint(saved) == find_checkpoint(str(saved)) == saved
+
+
+def test_find_when_nothing_is_there_then_it_names_what_it_looked_at(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a bundled model") as caught:
+        find_checkpoint(tmp_path / "none")
+    assert_one_sentence(caught, tmp_path / "none", "hf-hub:", *list_bundled())
+
+
+def test_find_when_hub_name_then_only_the_checkpoints_own_files_are_asked_for(monkeypatch, tmp_path):
+    asked = {}
+
+    def fake(repository, allow_patterns):
+        asked.update(repository=repository, patterns=allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
+    assert find_checkpoint("hf-hub:org/repo") == tmp_path
+    assert asked["repository"] == "org/repo"
+    assert not [name for name in asked["patterns"] if "*" in name or name.endswith((".bin", ".pt", ".pth"))]
+
+
+def test_bundled_when_listed_then_each_has_a_card_and_loads_by_name():
+    for name in list_bundled():
+        folder = find_checkpoint(name)
+        assert {"model.safetensors", "config.json", "README.md"} <= {file.name for file in folder.iterdir()}
+        assert sum(file.stat().st_size for file in folder.iterdir()) <= 60e6

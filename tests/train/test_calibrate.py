@@ -1,0 +1,132 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from deixis.grounder import calibrated, load
+from deixis.structures import Instance, Sample
+from deixis.train.calibrate import (
+    Evidence,
+    best_thresholds,
+    calibration_error,
+    fit_calibration,
+    gather_evidence,
+    names_its_category,
+    store_in_config,
+)
+
+WEIGHTS, BIAS = np.array([0.8, -0.4, 1.2, 2.0]), -0.5
+
+
+def drawn_evidence(count, seed=0):
+    """Signs at random, and "right" by chance with the probability of a known logistic regression."""
+    rng = np.random.default_rng(seed)
+    signs = np.concatenate([rng.normal(0, 2, (count, 3)), rng.random((count, 1))], axis=1)
+    probability = 1 / (1 + np.exp(-(signs @ WEIGHTS + BIAS)))
+    right = rng.random(count) < probability
+    return [Evidence(tuple(s.tolist()), float(s[3]), bool(r)) for s, r in zip(signs, right, strict=True)]
+
+
+def test_fit_when_evidence_follows_a_regression_then_weights_come_back_and_error_is_low():
+    found = fit_calibration(drawn_evidence(4000))
+    assert np.sign(found["weights"]).tolist() == [1, -1, 1, 1]
+    np.testing.assert_allclose(found["weights"], WEIGHTS, atol=0.35)
+    assert found["bias"] == pytest.approx(BIAS, abs=0.25)
+    assert found["n"] == 4000
+    assert found["expected_calibration_error"] < 0.03
+
+
+def test_fit_when_used_on_fresh_evidence_then_scores_mean_what_they_say():
+    found = fit_calibration(drawn_evidence(4000))
+    fresh = drawn_evidence(2000, seed=1)
+    score = np.array([calibrated(e.signs, found) for e in fresh])
+    assert calibration_error(score, np.array([e.right for e in fresh])) < 0.05
+    json.dumps(found, allow_nan=False)
+
+
+def test_fit_when_signs_separate_perfectly_then_weights_stay_finite():
+    evidence = [Evidence((x, 0.0, 0.0, 0.0), 0.5, x > 0) for x in (-2.0, -1.0, 1.0, 2.0)]
+    found = fit_calibration(evidence)
+    assert all(math.isfinite(w) for w in [*found["weights"], found["bias"]])
+    assert found["weights"][0] > 0
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_fit_when_all_is_right_or_all_wrong_then_refused(right):
+    with pytest.raises(ValueError, match="both right and wrong boxes among 3"):
+        fit_calibration([Evidence((0.0, 0.0, 0.0, 0.0), 0.5, right)] * 3)
+
+
+def test_fit_when_no_evidence_then_refused():
+    with pytest.raises(ValueError, match="both right and wrong boxes among 0"):
+        fit_calibration([])
+
+
+def test_calibration_error_when_worked_by_hand_then_weighted_gap():
+    score = np.array([0.15, 0.15, 0.95, 1.0])
+    right = np.array([False, True, True, True])
+    # bin 1: mean score 0.15 against 0.5; bin 9: 0.975 against 1; each half of all
+    assert calibration_error(score, right) == pytest.approx(0.5 * 0.35 + 0.5 * 0.025)
+
+
+def test_best_thresholds_when_score_alone_separates_then_between_the_two():
+    score, right = np.array([0.2, 0.4, 0.7, 0.9]), np.array([False, False, True, True])
+    threshold, floor = best_thresholds(score, np.ones(4), right)
+    assert 0.4 < threshold <= 0.7
+    assert floor == 0
+
+
+def test_best_thresholds_when_agreement_alone_separates_then_its_floor():
+    agreement, right = np.array([0.1, 0.15, 0.45, 0.9]), np.array([False, False, True, True])
+    threshold, floor = best_thresholds(np.full(4, 0.8), agreement, right)
+    assert 0.15 < floor <= 0.45
+    assert threshold <= 0.8
+
+
+def sample_of(phrase, category, value):
+    image = np.full((32, 32, 3), value, np.uint8)
+    box = (0.0, 0.0, 32.0, 32.0)
+    instance = Instance(category=category, box_xyxy_px=box)
+    return Sample(
+        id=phrase,
+        image=image,
+        image_id=phrase,
+        phrase=phrase,
+        box_xyxy_px=box,
+        category=category,
+        instances=(instance,),
+    )
+
+
+def test_gather_when_absent_phrases_are_added_then_they_count_as_wrong(tiny_checkpoint):
+    samples = [sample_of("left dog", "dog", 20), sample_of("red ball", "ball", 200)] * 4
+    evidence = gather_evidence(load(tiny_checkpoint, precision="float32"), samples, absent_share=1.0, seed=0)
+    plain = gather_evidence(load(tiny_checkpoint, precision="float32"), samples, absent_share=0.0, seed=0)
+    assert len(plain) == 8
+    assert 8 < len(evidence) <= 16
+    assert sum(not e.right for e in evidence) >= len(evidence) - 8
+    assert all(len(e.signs) == 4 and 0 <= e.agreement <= 1 for e in evidence)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "category", "expected"),
+    [("left dog", "dog", True), ("Dog on the left", "dog", True), ("the bear", "teddy bear", True),
+     ("left one", "dog", False), ("hotdog", "dog", False)],
+)  # fmt: skip
+def test_names_its_category_when_asked_then_by_whole_words(phrase, category, expected):
+    assert names_its_category(sample_of(phrase, category, 0)) is expected
+
+
+def test_store_when_entries_are_given_then_these_alone_change(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"name": "a", "calibration": {}}))
+    store_in_config(tmp_path, calibration={"bias": 1.0})
+    assert json.loads((tmp_path / "config.json").read_text()) == {"name": "a", "calibration": {"bias": 1.0}}
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_store_when_value_is_no_json_then_the_old_file_stays(tmp_path):
+    (tmp_path / "config.json").write_text('{"name": "a"}')
+    with pytest.raises(TypeError):
+        store_in_config(tmp_path, calibration=object())
+    assert (tmp_path / "config.json").read_text() == '{"name": "a"}'
