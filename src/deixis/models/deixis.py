@@ -60,6 +60,11 @@ class ImageSide(nn.Module):
         dim = config.context_dim
         self.register_buffer("pixel_mean", torch.tensor(self.encoder.pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(self.encoder.pixel_std).view(3, 1, 1), persistent=False)
+        # pretrained features are made to see through colour and texture: these two paths keep them
+        self.patches = nn.Conv2d(3, dim, 16, stride=16)
+        self.project4 = nn.Conv2d(c4, dim, 4, stride=4)
+        for path in (self.patches, self.project4):
+            nn.init.zeros_(path.weight)
         self.project8 = nn.Conv2d(c8, dim, 2, stride=2)
         self.project16 = nn.Conv2d(c16, dim, 1)
         self.project32 = nn.Conv2d(c32, dim, 1)
@@ -80,9 +85,10 @@ class ImageSide(nn.Module):
         coarse = F.interpolate(self.project32(pyramid.stride32), scale_factor=2.0)
         maps = (self.project8(pyramid.stride8), self.project16(pyramid.stride16), coarse)
         tokens = sum(norm(m.flatten(2).transpose(1, 2)) for norm, m in zip(self.norms, maps, strict=True))
+        looks = self.patches(pixels - 0.5) + self.project4(pyramid.stride4)
         xy, valid = grid_positions(content, maps[1].shape[-1])
         position = self.position(xy)
-        tokens = tokens + position
+        tokens = tokens + looks.flatten(2).transpose(1, 2) + position
         for block in self.context:
             tokens = block(tokens, tokens, valid)
         return SceneFeatures(
@@ -155,8 +161,26 @@ class Fusion(nn.Module):
         for index, layer in enumerate(self.merge):
             visual, textual = layer(visual, textual, scene.pixel_valid, token_valid)
             if index == 0:  # candidates that fit the words compare themselves: "second from the left"
-                visual = self.compare(visual, visual, scene.pixel_valid)
+                visual = self.compare(visual, *pool_tokens(visual, scene.pixel_valid))
         return visual, textual
+
+
+def pool_tokens(tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Averages of 2 x 2 neighbouring cells: a quarter of the memory, as candidates are larger than a cell.
+
+    Args:
+        tokens: [P, N, D] of a square grid with an even side.
+        valid: bool [P, N]; other cells take no part.
+
+    Returns:
+        [P, N / 4, D] and bool [P, N / 4], True where any of the four is valid.
+    """
+    side = int(tokens.shape[1] ** 0.5)
+    weight = valid.to(tokens.dtype).unflatten(1, (side, side))[:, None]
+    grid = tokens.transpose(1, 2).unflatten(2, (side, side)) * weight
+    share = F.avg_pool2d(weight, 2)
+    pooled = F.avg_pool2d(grid, 2) / share.clamp(min=0.25)
+    return pooled.flatten(2).transpose(1, 2), share.flatten(1) > 0
 
 
 class BoxBranch(nn.Module):
