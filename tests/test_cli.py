@@ -1,6 +1,8 @@
 """The command line, over a very small model with random weights: what it prints, writes, and how it ends."""
 
 import json
+import os
+import pickle
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from deixis.cli import app
@@ -193,6 +196,37 @@ def test_ground_when_interrupted_then_status_130(photo, monkeypatch):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("shapes\ndiffer"), "RuntimeError: shapes differ"),
+        (RecursionError("too deep"), "RecursionError: too deep"),
+        (MemoryError(), "got MemoryError;"),
+        (pickle.UnpicklingError("no pickle"), "UnpicklingError: no pickle"),
+    ],
+)
+def test_ground_when_something_unforeseen_fails_then_one_sentence_and_debug_shows_it(photo, monkeypatch, error, words):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr("deixis.grounder.load", fail)
+    assert_one_sentence(run("ground", photo, "dog"), "expected", words, "--debug")
+    assert run("ground", photo, "dog", "--debug").exception is error
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_ground_when_an_output_is_closed_then_no_traceback(checkpoint, photo, closed):
+    command = f'exec "$@" {"1" if closed == "stdout" else "2"}>&-'
+    arguments = ["ground", str(photo), "dog", "--model", str(checkpoint), "--precision", "float32"]
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", sys.executable, "-m", "deixis", *arguments],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert ("score" in done.stdout) == (closed == "stderr")
+
+
 def test_sentence_when_error_is_the_systems_own_then_reason_and_file():
     assert sentence(PermissionError(13, "Permission denied", "a.png")) == "Permission denied: a.png"
     assert sentence(ValueError("two\nlines")) == "two lines"
@@ -216,6 +250,10 @@ def test_sentence_when_error_is_the_systems_own_then_reason_and_file():
         ["train", "no-such-recipe"],
         ["train", "debug", "--steps", "many"],
         ["train", "debug", "--no_such_field", "1"],
+        ["train", "debug", "--show", "--steps"],
+        ["train", "debug", "--show", "--image_weights"],
+        ["train", "debug", "--image_weights", "--steps", "3", "--show"],
+        ["train", "--resume", "runs/a", "--out", "runs/b"],
     ],
     ids=" ".join,
 )
@@ -299,6 +337,32 @@ def test_batch_when_input_is_empty_then_output_is_empty(checkpoint, tmp_path):
     source = write_lines(tmp_path / "in.jsonl")
     assert run("ground", "--batch", source, "--out", tmp_path / "o.jsonl", "--model", checkpoint).exit_code == 0
     assert (tmp_path / "o.jsonl").read_bytes() == b""
+
+
+def test_batch_when_input_is_a_pipe_then_every_line_is_answered(checkpoint, photo, tmp_path):
+    reading, writing = os.pipe()
+    with open(writing, "wb") as pipe:
+        pipe.write(json.dumps({"image": str(photo), "phrase": "dog"}).encode() + b"\n?\n")
+    try:
+        source = f"/dev/fd/{reading}"
+        result = run("ground", "--batch", source, "--out", tmp_path / "o.jsonl", "--model", checkpoint)
+    finally:
+        os.close(reading)
+    assert result.exit_code == 0
+    assert ["error" in row for row in read_lines(tmp_path / "o.jsonl")] == [False, True]
+    assert "1 done, 1 failed" in result.stderr
+
+
+def test_batch_when_input_is_a_file_then_progress_knows_how_many(checkpoint, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", *[b"?"] * 100)
+    result = run("ground", "--batch", source, "--out", tmp_path / "o.jsonl", "--model", checkpoint)
+    assert "lines: 100 of 100" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "what"), [("none.jsonl", "nothing"), (".", "a folder")])
+def test_batch_when_input_is_no_file_then_a_full_sentence(tmp_path, name, what):
+    result = run("ground", "--batch", tmp_path / name, "--out", tmp_path / "o.jsonl")
+    assert_one_sentence(result, "expected a JSONL file for --batch", f"got {what} at", "check the path")
 
 
 def test_batch_when_input_is_missing_then_one_sentence(checkpoint, tmp_path):
@@ -406,7 +470,10 @@ def test_describe_checkpoint_when_read_then_its_files_and_figures_are_counted(ch
     assert row["family"] == "deixis"
     stored = sum(path.stat().st_size for path in checkpoint.iterdir())
     assert row["mb"] == pytest.approx(stored / 1e6, abs=0.06)
-    assert 2 * row["parameters"] == pytest.approx((checkpoint / "model.safetensors").stat().st_size, rel=0.01)
+    shapes = {name: tensor.shape for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    scales = [name for name in shapes if name.endswith(".row_scale")]
+    assert scales  # of tables that are stored as int8: no parameters
+    assert row["parameters"] == sum(shape.numel() for name, shape in shapes.items() if name not in scales)
 
 
 def test_flatten_when_nested_then_keys_are_joined():
@@ -489,3 +556,46 @@ def test_train_show_when_given_then_recipe_is_printed_and_reads_back(tmp_path):
 
 def test_train_resume_when_folder_holds_no_run_then_one_sentence(tmp_path):
     assert_one_sentence(run("train", "--resume", tmp_path), "recipe.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"model": "deixis-ti', "expected a whole JSON object"),
+        (b"\xff", "expected a whole JSON object"),
+        (b"[1]", "got list"),
+        (b'{"speed": 1}', "got ['speed'] too"),
+        (b'{"steps": "many"}', "expected steps of the type int, got 'many'"),
+        (b'{"lr": null}', "expected lr of the type float, got None"),
+        (b'{"image_sizes": [64, 100]}', "multiples of 32, got (64, 100)"),
+        (b'{"image_sizes": 64}', "expected image_sizes of the type tuple[int, ...], got 64"),
+        (b'{"lr": NaN}', "got nan"),
+    ],
+)
+def test_train_resume_when_recipe_is_damaged_then_one_sentence_names_the_file(tmp_path, content, words):
+    (tmp_path / "recipe.json").write_bytes(content)
+    assert_one_sentence(run("train", "--resume", tmp_path), "expected", "recipe.json", words)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_train_when_interrupted_then_status_130_and_how_to_go_on(tmp_path, monkeypatch, saved):
+    folder = tmp_path / "my run"
+
+    def interrupted(recipe, folder, **_options):
+        if saved:
+            folder.mkdir()
+            (folder / "state.pt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deixis.train.trainer.run", interrupted)
+    result = run("train", "debug", "--out", folder)
+    assert result.exit_code == 130
+    (_, told) = result.stderr.splitlines()
+    assert (f"deixis train --resume '{folder}'" in told) == saved
+    assert ("nothing is saved" in told) != saved
+
+
+def test_parse_fields_when_a_value_is_empty_or_negative_then_taken():
+    assert parse_fields(["--image_weights", "", "--seed", "-1", "--instances="], recipe("debug")) == {
+        "image_weights": "", "seed": -1, "instances": "",
+    }  # fmt: skip

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from deixis.geometry.masks import decode_rle
+from deixis.geometry.boxes import box_iou
+from deixis.geometry.masks import box_from_mask, decode_rle
 from deixis.grounder import (
     MAX_PHRASE_CHARACTERS,
     Grounder,
     calibrated,
+    canvas_side,
     check_phrase,
     keep_inside,
     load,
@@ -155,8 +157,39 @@ def test_ground_many_when_neighbours_share_a_path_then_one_look(grounder, photo,
     look = Grounder.look
     monkeypatch.setattr(Grounder, "look", lambda self, image: looks.append(image) or look(self, image))
     pairs = [(tmp_path / "photo.png", "cat"), (str(tmp_path / "photo.png"), "dog"), (photo, "cat"), (photo, "dog")]
-    grounder.ground_many(pairs)
-    assert len(looks) == 2
+    results = grounder.ground_many(iter(pairs))
+    assert len(looks) == 3  # an array may be filled anew between two pairs, a path may not
+    assert results[0].image == tmp_path / "photo.png"
+    assert results[0].draw().size == (photo.shape[1], photo.shape[0])
+
+
+def test_ground_many_when_a_buffer_is_filled_anew_then_each_pair_sees_its_own_pixels(grounder, photo):
+    buffer = photo.copy()
+
+    def frames():
+        for frame in (photo, 255 - photo):
+            buffer[:] = frame
+            yield buffer, "cat"
+
+    first, second = grounder.ground_many(frames())
+    assert first.box == grounder.ground(photo, "cat").box
+    assert second.box == grounder.ground(255 - photo, "cat").box
+
+
+def test_ms_when_several_phrases_are_asked_then_only_the_first_carries_the_encoding(grounder, photo):
+    scene = grounder.look(photo)
+    scene.encode_ms = 1e6
+    first, second = scene.ground_all(["cat", "dog"])
+    third = scene.ground("cat")
+    assert first.ms > 1e6
+    assert max(second.ms, third.ms) < 1e6
+
+
+def test_agreement_when_recomputed_from_box_and_mask_then_equal(grounder, photo):
+    found = grounder.ground(photo, "cat")
+    own = box_from_mask(found.mask)
+    expected = 0.0 if own is None else float(box_iou(np.array(own), np.array(found.box)))
+    assert found.agreement == pytest.approx(expected)
 
 
 def test_ground_many_when_nothing_is_given_then_nothing(grounder):
@@ -282,3 +315,11 @@ def test_calibrated_when_by_hand_then_logistic_of_the_weighted_sum():
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_calibrated_when_weights_are_huge_then_still_a_probability(sign):
     assert 0 <= calibrated((12.0, 9.0, 9.0, 1.0), {"weights": [sign * 1e300, 0, 0, 0]}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("hw", "largest", "side"),
+    [((480, 640), 384, 384), ((200, 300), 384, 320), ((256, 256), 384, 256), ((257, 10), 384, 288), ((9, 9), 64, 64)],
+)
+def test_canvas_side_when_small_then_not_enlarged_and_when_large_then_the_models_own(hw, largest, side):
+    assert canvas_side(hw, largest) == side

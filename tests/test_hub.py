@@ -60,7 +60,7 @@ def test_save_load_when_weights_are_large_then_they_are_within_half_a_step_of_th
     for name, wanted in model.state_dict().items():
         if wanted.ndim > 1 and wanted.numel() >= 1000:
             seen.add(wanted.ndim)
-            assert not torch.equal(loaded[name], wanted)
+            assert not wanted.any() or not torch.equal(loaded[name], wanted)
             step = wanted.flatten(1).abs().amax(1) / 127
             assert ((loaded[name] - wanted).flatten(1).abs() <= 0.501 * step[:, None]).all()
         else:
@@ -69,7 +69,7 @@ def test_save_load_when_weights_are_large_then_they_are_within_half_a_step_of_th
 
 
 def test_save_when_done_then_only_these_files_and_no_pickle(saved):
-    assert {file.name for file in saved.iterdir()} == {"model.safetensors", "config.json", "vocab.txt"}
+    assert {file.name for file in saved.iterdir()} == {"model.safetensors", "config.json", "vocab.txt", "README.md"}
     assert [path.name for path in saved.parent.iterdir()] == ["smallest"]  # nothing of the work is left
     for file in saved.iterdir():
         assert not file.read_bytes().startswith((b"\x80", b"PK"))  # how pickles and zipped pickles begin

@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from deixis.progress import progress_over
 
 
@@ -25,4 +27,17 @@ def test_progress_when_not_shown_then_silent(capsys):
 def test_progress_when_on_a_terminal_then_items_pass_in_order(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert list(progress_over([3, 1, 2], "lines")) == [3, 1, 2]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("closed_at", [-1, 50], ids=["before", "while it runs"])
+def test_progress_when_stderr_is_closed_then_items_pass_and_stdout_stays_clean(monkeypatch, capsys, closed_at):
+    if closed_at < 0:
+        monkeypatch.setattr(sys, "stderr", None)
+    passed = []
+    for item in progress_over(range(300), "lines"):
+        if item == closed_at:
+            monkeypatch.setattr(sys, "stderr", None)
+        passed.append(item)
+    assert passed == list(range(300))
     assert capsys.readouterr().out == ""

@@ -28,6 +28,9 @@ DEFAULT_MODEL = "deixis-tiny"
 
 __all__ = [
     "DEFAULT_MODEL",
+    "Grounder",
+    "Grounding",
+    "Scene",
     "__version__",
     "create_model",
     "draw",
@@ -40,6 +43,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Grounder": "deixis.grounder",
+    "Grounding": "deixis.grounder",
+    "Scene": "deixis.grounder",
     "load": "deixis.grounder",
     "open_dataset": "deixis.data",
 }
@@ -108,11 +114,12 @@ def draw(groundings: Grounding | Sequence[Grounding]) -> Image.Image:
         ValueError: no grounding given.
     """
     from deixis.drawing import draw_grounding
+    from deixis.geometry.images import read_image
 
     found = list(groundings) if isinstance(groundings, Sequence) else [groundings]
     if not found:
         raise ValueError("expected at least one grounding to draw, got none; ground a phrase first")
-    return draw_grounding(found[0].image, found)
+    return draw_grounding(read_image(found[0].image), found)
 
 
 def list_models() -> list[str]:

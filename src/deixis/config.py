@@ -31,8 +31,8 @@ class DeixisConfig:
     dropout: float = 0.0
     mask_dim: int = 48
     mask_stride4_dim: int = 24
-    max_tokens: int = 40
-    """Longest phrase in tokens, the first and last special token included."""
+    max_tokens: int = 256
+    """Longest phrase in tokens, the first and last special token included; the rest of a longer one is cut off."""
     vocab_size: int = 30522
     text_dim: int = 384
     text_layers: int = 6

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from deixis.progress import progress_over as progress_over
 from deixis.structures import BoxXyxy
 
 Rgb = tuple[int, int, int]

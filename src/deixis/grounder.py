@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +21,19 @@ from deixis.geometry.masks import box_from_mask, encode_rle
 from deixis.hub import Checkpoint, load_checkpoint
 from deixis.models.decoding import decode
 from deixis.models.deixis import DeixisModel, SceneFeatures
-from deixis.models.suppression import suppress_adaptive
+from deixis.models.suppression import MASK_THRESHOLD, suppress_adaptive
 from deixis.structures import BoxXyxy
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PHRASE_CHARACTERS = 1000
+SMALLEST_CANVAS = 256
 PHRASES_AT_ONCE = 32
 """More phrases than that go in several passes, so that memory stays bounded."""
-MASK_THRESHOLD = 0.35  # MCN, section 4.3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Grounding:
     """What a phrase means in an image."""
 
@@ -45,13 +45,14 @@ class Grounding:
     score: float
     """0..1, calibrated: how likely the box is right."""
     agreement: float
-    """0..1, IoU of the box and the mask's own box before suppression."""
+    """0..1, IoU of the box and the mask's own box."""
     found: bool
     """Score and agreement reach the model's recorded thresholds."""
     ms: float
-    """Milliseconds for this phrase, its share of the image's encoding included."""
+    """Milliseconds for this phrase; the first one asked of an image also carries reading and encoding it."""
     model: str
-    image: NDArray[np.uint8] = field(repr=False)
+    image: NDArray[np.uint8] | Path = field(repr=False)
+    """Pixels [H, W, 3], or the file they came from where many images are grounded."""
     evidence: tuple[float, ...] = field(default=(), repr=False)
     """The raw signs that ``score`` is made of; see :func:`score_features`."""
 
@@ -59,7 +60,7 @@ class Grounding:
         """The image with box, tinted mask and phrase."""
         from deixis.drawing import draw_grounding
 
-        return draw_grounding(self.image, [self])
+        return draw_grounding(self.image if isinstance(self.image, np.ndarray) else read_image(self.image), [self])
 
     def to_json(self, image: str | None = None) -> dict[str, Any]:
         """Plain values for one line of JSON; the mask as COCO RLE."""
@@ -96,15 +97,17 @@ def check_phrase(phrase: str) -> str:
     return phrase.strip()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Scene:
     """An encoded image that phrases can be asked of; made by :meth:`Grounder.look`."""
 
     grounder: Grounder = field(repr=False)
-    image: NDArray[np.uint8] = field(repr=False)
+    image: NDArray[np.uint8] | Path = field(repr=False)
+    """Pixels [H, W, 3], or the file they came from where many images are grounded."""
     frame: Letterbox
     features: SceneFeatures = field(repr=False)
     encode_ms: float
+    """What reading and encoding took; 0 once a phrase has carried it."""
 
     def ground(self, phrase: str) -> Grounding:
         """Point at what ``phrase`` means; ValueError if it is empty or too long."""
@@ -114,8 +117,11 @@ class Scene:
         """Point at what each phrase means, together."""
         checked = [check_phrase(phrase) for phrase in phrases]
         parts = [checked[i : i + PHRASES_AT_ONCE] for i in range(0, len(checked), PHRASES_AT_ONCE)]
-        encode_ms = self.encode_ms / max(len(checked), 1)
-        return [found for part in parts for found in self.grounder._ground(self, part, encode_ms)]
+        found = [one for part in parts for one in self.grounder._ground(self, part)]
+        if found:
+            found[0] = replace(found[0], ms=found[0].ms + self.encode_ms)
+            self.encode_ms = 0.0
+        return found
 
 
 class Grounder:
@@ -144,9 +150,9 @@ class Grounder:
         """
         begun = time.perf_counter()
         pixels = read_image(image)
-        canvas, frame = letterbox(pixels, self.size)
+        canvas, frame = letterbox(pixels, canvas_side(pixels.shape[:2], self.size))
         box = (0.0, 0.0, float(frame.hw[1]), float(frame.hw[0]))
-        content = torch.tensor([frame.box_to_canvas(box)], dtype=torch.float32) / self.size
+        content = torch.tensor([frame.box_to_canvas(box)], dtype=torch.float32) / frame.size
         tensor = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.dtype).div_(255)
         with torch.inference_mode():
             features = self.model.encode_image(tensor.contiguous(memory_format=torch.channels_last), content)
@@ -160,25 +166,27 @@ class Grounder:
     def ground_many(
         self, pairs: Iterable[tuple[ImageSource, str]], *, progress: bool = False
     ) -> list[Grounding | ValueError | OSError]:
-        """Ground (image, phrase) pairs; consecutive pairs on the same path share one look.
+        """Ground (image, phrase) pairs, read one after the other; neighbours on the same path share one look.
 
-        A pair that fails gives its error in its place, so that the others are not lost.
+        A pair that fails gives its error in its place, so that the others are not lost. Results of paths remember
+        the path, not the pixels.
         """
         from deixis.progress import progress_over
 
         results: list[Grounding | ValueError | OSError] = []
         seen: tuple[ImageSource, Scene] | None = None
-        for image, phrase in progress_over(list(pairs), "grounding", show=progress):
+        for image, phrase in progress_over(pairs, "grounding", show=progress):
             try:
                 check_phrase(phrase)
-                if seen is None or not is_same_source(seen[0], image):
+                if seen is None or not is_same_path(seen[0], image):
                     seen = (image, self.look(image))
-                results.append(seen[1].ground(phrase))
+                found = seen[1].ground(phrase)
+                results.append(replace(found, image=Path(image)) if isinstance(image, str | Path) else found)
             except (ValueError, OSError) as error:
                 results.append(error)
         return results
 
-    def _ground(self, scene: Scene, phrases: list[str], encode_ms: float) -> list[Grounding]:
+    def _ground(self, scene: Scene, phrases: list[str]) -> list[Grounding]:
         begun = time.perf_counter()
         ids, valid = self.tokenizer.encode(phrases)
         with torch.inference_mode():
@@ -192,7 +200,7 @@ class Grounder:
             )
             for i in range(len(phrases))
         ]
-        ms = 1000 * (time.perf_counter() - begun) / len(phrases) + encode_ms
+        ms = 1000 * (time.perf_counter() - begun) / len(phrases)
         return [
             Grounding(phrase=phrase, ms=ms, model=self.name, image=scene.image, **answer)
             for phrase, answer in zip(phrases, answers, strict=True)
@@ -201,16 +209,17 @@ class Grounder:
     def _answer(
         self, scene: Scene, box: Tensor, mask: NDArray[np.float32], signs: tuple[Tensor, ...]
     ) -> dict[str, Any]:
-        box_px = keep_inside(scene.frame.box_to_image((box * self.size).tolist(), clip=True), scene.frame.hw)
+        box_px = keep_inside(scene.frame.box_to_image((box * scene.frame.size).tolist(), clip=True), scene.frame.hw)
         probability = scene.frame.map_to_image(mask)
-        own = box_from_mask(probability > MASK_THRESHOLD)
-        agreement = float(box_iou(np.array(own), np.array(box_px))) if own else 0.0
         exists, peak, consensus = (float(sign) for sign in signs)
+        final = suppress_adaptive(probability, box_px, consensus) > MASK_THRESHOLD
+        own = box_from_mask(final)
+        agreement = float(box_iou(np.array(own), np.array(box_px))) if own else 0.0
         evidence = score_features(exists, peak, consensus, agreement)
         score = calibrated(evidence, self.calibration)
         return {
             "box": box_px,
-            "mask": suppress_adaptive(probability, box_px, consensus) > MASK_THRESHOLD,
+            "mask": final,
             "score": score,
             "agreement": agreement,
             "found": score >= self.calibration.get("found_score", 0.5)
@@ -219,16 +228,22 @@ class Grounder:
         }
 
 
-def is_same_source(a: ImageSource, b: ImageSource) -> bool:
-    """Whether both are the same object or the same path."""
-    return a is b or (isinstance(a, str | Path) and isinstance(b, str | Path) and Path(a) == Path(b))
+def canvas_side(hw: tuple[int, ...], largest: int) -> int:
+    """The canvas for an image (height, width): a multiple of 32 that does not enlarge it beyond ``SMALLEST_CANVAS``."""
+    return min(largest, max(SMALLEST_CANVAS, 32 * math.ceil(max(hw) / 32)))
+
+
+def is_same_path(a: ImageSource, b: ImageSource) -> bool:
+    """Whether both are paths and equal; arrays never are, as a caller may fill the same one anew."""
+    return isinstance(a, str | Path) and isinstance(b, str | Path) and Path(a) == Path(b)
 
 
 def keep_inside(box: BoxXyxy, hw: tuple[int, int]) -> BoxXyxy:
     """The box inside the image, at least a hundredth of a pixel wide and high."""
     height, width = hw
     x1, y1 = min(max(box[0], 0.0), width - 0.01), min(max(box[1], 0.0), height - 0.01)
-    return (x1, y1, min(max(box[2], x1 + 0.01), float(width)), min(max(box[3], y1 + 0.01), float(height)))
+    x2, y2 = min(max(box[2], x1 + 0.01), width), min(max(box[3], y1 + 0.01), height)
+    return (float(x1), float(y1), float(x2), float(y2))
 
 
 def score_features(exists_logit: float, peak: float, consensus: float, agreement: float) -> tuple[float, ...]:

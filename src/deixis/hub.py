@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deixis.config import config_from_dict, config_to_dict
+from deixis.geometry.images import FILL
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
 from deixis.models.deixis import DeixisModel
 from deixis.models.foreign import load_exactly
+from deixis.models.suppression import MASK_THRESHOLD
 
 BUNDLED = Path(__file__).parent / "checkpoints"
 LARGE = 2_000_000
@@ -128,6 +130,27 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+_CARD = """# {name}
+
+A Deixis checkpoint of {parameters} parameters, saved by version {library_version}; `config.json` holds its recipe.
+Nothing has been measured yet. Before it is shared, say here what it was trained on, what it reaches on which data,
+by which command, and the licence of every part.
+"""
+
+
+def describe_preprocessing(model: DeixisModel) -> dict[str, Any]:
+    """What an image goes through before the first layer, and a mask after the last."""
+    encoder = model.image.encoder
+    return {
+        "resize": "letterbox, bilinear, centred, on the smallest multiple of 32 from 256 on that holds the image",
+        "largest_size": model.config.image_size,
+        "fill": FILL,
+        "mean": list(encoder.pixel_mean),
+        "std": list(encoder.pixel_std),
+        "mask_threshold": MASK_THRESHOLD,
+    }
+
+
 def save_checkpoint(
     folder: Path,
     model: DeixisModel,
@@ -157,6 +180,7 @@ def save_checkpoint(
         "name": name or folder.name,
         "library_version": version("deixis"),
         "model": config_to_dict(model.config),
+        "preprocessing": describe_preprocessing(model),
         "parameters": sum(p.numel() for p in model.parameters()),
         "calibration": calibration or {},
         "metrics": metrics or {},
@@ -164,6 +188,8 @@ def save_checkpoint(
     }
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         work = Path(scratch)
+        if not (folder / "README.md").exists():
+            (work / "README.md").write_text(_CARD.format(**config), encoding="utf-8")
         save_file(tensors, work / "model.safetensors")
         (work / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         tokenizer.save(work)

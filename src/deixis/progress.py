@@ -35,7 +35,7 @@ def progress_over(items: Iterable[T], label: str, *, total: int | None = None, s
 @contextmanager
 def progress_report(label: str) -> Iterator[Callable[[int, int | None], None]]:
     """Give a function to call with (items done, items in all or None)."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed, as by 2>&-
         yield lambda done, total: _print_line(label, done, total)
         return
     from rich.console import Console
@@ -48,5 +48,5 @@ def progress_report(label: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 def _print_line(label: str, done: int, total: int | None) -> None:
-    if done % _ITEMS_BETWEEN_LINES == 0:
+    if done % _ITEMS_BETWEEN_LINES == 0 and sys.stderr is not None:  # print would take stdout for None
         print(f"{label}: {done}" + ("" if total is None else f" of {total}"), file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deixis.data.loading import (
     Mixture,
@@ -21,6 +22,8 @@ from deixis.language.phrases import VisibleInstance
 
 class FixedSource:
     """Gives one picture again and again."""
+
+    largest = 512
 
     def __init__(self, picture):
         self.picture = picture
@@ -86,7 +89,7 @@ def test_collate_when_worked_by_hand_then_fractions_of_the_canvas():
 
 
 def test_collate_when_several_pictures_then_index_says_whose_phrase():
-    pictures = [picture_of(LEFT), picture_of(BOX_ONLY, LEFT, hw=(80, 40))]
+    pictures = [picture_of(LEFT), picture_of(BOX_ONLY, BOX_ONLY, hw=(80, 40))]
     batch = collate(pictures, 64, np.random.default_rng(0), absent=0.0)
     np.testing.assert_array_equal(batch.image_index, [0, 1, 1])
     np.testing.assert_allclose(batch.content, [[0, 0.25, 1, 0.75], [0.25, 0, 0.75, 1]])
@@ -126,6 +129,21 @@ def test_mask_on_grid_when_picture_has_any_shape_then_full_mask_stays_within_it(
     assert (columns <= x2).all()
 
 
+def test_mask_on_grid_when_padding_is_no_whole_cell_then_the_mask_lies_where_the_pixels_do():
+    # 64 x 44 on a canvas of 64: the content begins at pixel 10, in the middle of the third cell of four
+    frame = letterbox(np.zeros((64, 44, 3), np.uint8), 64)[1]
+    board = mask_on_grid(np.ones((64, 44), bool), frame, 16)
+    np.testing.assert_allclose(board[3], [0, 0, 0.5, *[1] * 10, 0.5, 0, 0], atol=0.01)
+
+
+def test_collate_when_a_mask_is_too_thin_for_the_canvas_then_only_the_box_is_known():
+    thin = np.zeros((4, 640), bool)
+    thin[:, 7] = True
+    batch = collate([picture_of(Target("pole", (7, 0, 8, 4), thin, "pole"), hw=(4, 640))], 64, None, absent=0.0)
+    assert not batch.masks.any()
+    np.testing.assert_array_equal(batch.has_mask, [False])
+
+
 # absent phrases
 
 
@@ -136,6 +154,18 @@ def test_absent_when_category_is_there_or_unknown_or_unnamed_then_none():
         picture_of(vague, categories=None),  # nobody knows what else is there
     ]
     assert absent_targets(pictures, np.random.default_rng(0), 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("phrase", "category", "present"),
+    [("left bear", "bear", "teddy bear"), ("left car", "car", "truck"), ("the cup", "cup", "bottle")],
+)
+def test_absent_when_a_like_thing_is_there_then_none(phrase, category, present):
+    told = Target(phrase, (0, 0, 9, 9), None, category)
+    pictures = [picture_of(told), picture_of(LEFT, categories=frozenset({"dog", present}))]
+    assert absent_targets(pictures, np.random.default_rng(0), 1.0) == []
+    pictures[1] = picture_of(LEFT, categories=frozenset({"dog"}))
+    assert [target.phrase for _, target in absent_targets(pictures, np.random.default_rng(0), 1.0)] == [phrase]
 
 
 def test_absent_when_share_is_given_then_about_that_many():
@@ -212,6 +242,49 @@ def test_photo_source_when_drawn_then_phrases_name_what_is_left_in_the_view():
             x1, y1, x2, y2 = target.box_xyxy_px
             assert -1e-6 <= x1 < x2 <= width + 1e-6
             assert -1e-6 <= y1 < y2 <= height + 1e-6
+
+
+class Unreadable:
+    """Stands for a photo that cannot be read."""
+
+    def view(self):
+        raise FileNotFoundError("expected an image file, found nothing")
+
+
+def test_photo_source_when_a_photo_or_donor_cannot_be_read_then_another_is_taken():
+    good = Record(seen("dog", 2, 30), seen("cat", 45, 78))
+    source = PhotoSource([Unreadable(), good], fully_annotated=True, donors=[good, Unreadable()], paste_share=1.0)
+    rng = np.random.default_rng(0)
+    assert any(source.draw(rng, 64, 2).targets for _ in range(6))
+
+
+def test_photo_source_when_no_photo_can_be_read_then_the_last_error():
+    with pytest.raises(FileNotFoundError, match="found nothing"):
+        PhotoSource([Unreadable()], fully_annotated=True).draw(np.random.default_rng(0), 64, 2)
+
+
+def test_photo_source_when_partly_annotated_then_every_phrase_has_its_noun():
+    source = PhotoSource([Record(seen("dog", 2, 30))], fully_annotated=False)
+    rng = np.random.default_rng(0)
+    phrases = [t.phrase for _ in range(60) for t in source.draw(rng, 64, 2).targets]
+    assert all({"dog", "pup"} & set(phrase.split()) for phrase in phrases), phrases
+
+
+def test_scene_source_when_backgrounds_then_about_a_quarter_is_upon_them_and_the_rest_is_unknown(tmp_path):
+    path = tmp_path / "flat.png"
+    Image.new("RGB", (80, 80), (1, 250, 3)).save(path)
+    source, rng = SceneSource("scenes", count=50, backgrounds=[path]), np.random.default_rng(0)
+    pictures = [source.draw(rng, 64, 1) for _ in range(60)]
+    green = [p for p in pictures if np.abs(p.image.reshape(-1, 3) - np.array([1, 250, 3])).max(axis=1).min() < 40
+             and (np.abs(p.image - np.array([1, 250, 3])).max(axis=2) < 60).mean() > 0.2]  # fmt: skip
+    assert 6 <= len(green) <= 26
+    assert all(picture.categories is None for picture in green)
+    assert any(picture.categories is not None for picture in pictures)
+
+
+def test_scene_source_when_a_background_cannot_be_read_then_the_scene_is_drawn_without(tmp_path):
+    source, rng = SceneSource("scenes", count=5, backgrounds=[tmp_path / "none.png"]), np.random.default_rng(0)
+    assert all(source.draw(rng, 64, 1).targets for _ in range(12))
 
 
 def test_photo_source_when_partly_annotated_then_what_is_absent_is_not_known():

@@ -85,9 +85,22 @@ def test_open_dataset_when_limited_then_whole_images_in_an_order_that_stays(json
     assert len(open_dataset(jsonl, limit=100)) == 15
 
 
-def test_open_dataset_when_a_line_is_wrong_then_the_place_is_told(jsonl):
-    jsonl.write_text(jsonl.read_text() + '{"image": "0.png", "phrase": "cup", "box": [9, 9, 1, 1]}\n')
-    with pytest.raises(ValueError, match=r"cups\.jsonl', line 16: .*; lines that are wrong: 1$"):
+WRONG_LINE = '{"image": "0.png", "phrase": "cup", "box": [9, 9, 1, 1]}\n'
+
+
+@pytest.mark.parametrize("limit", [None, 15])
+def test_open_dataset_when_a_line_is_wrong_then_the_place_is_told_and_the_rest_is_there(jsonl, limit):
+    jsonl.write_text(jsonl.read_text() + WRONG_LINE)
+    samples = open_dataset(jsonl, limit=limit)
+    assert len(samples) == len(list(samples)) == 15
+    assert len(samples.problems) == 1
+    assert "cups.jsonl', line 16: expected a box" in samples.problems[0]
+    assert samples[:2] == [samples[0], samples[1]]
+
+
+def test_open_dataset_when_all_lines_are_wrong_then_one_sentence(jsonl):
+    jsonl.write_text(WRONG_LINE * 2)
+    with pytest.raises(ValueError, match=r"cups\.jsonl', line 1: .*; lines that are wrong: 2$"):
         open_dataset(jsonl)
 
 

@@ -41,6 +41,24 @@ def test_write_phrase_file_when_an_image_is_missing_then_its_phrases_have_no_col
     assert len({s.id for s in samples}) == len(samples)
 
 
+def test_write_phrase_file_when_written_then_each_line_names_its_images_split(coco_file, tmp_path):
+    document = json.loads(coco_file.read_text())
+    for number, record in enumerate((document["images"][1], document["annotations"][2])):
+        record["id" if number == 0 else "image_id"] = 7
+    coco_file.write_text(json.dumps(document))
+    write_phrase_file(coco_file, tmp_path / "out.jsonl")
+
+    assert {s.image_id for s in read_jsonl(tmp_path / "out.jsonl", "test")[0]} == {"7"}
+    assert {s.image_id for s in read_jsonl(tmp_path / "out.jsonl", "val")[0]} == {"1"}
+
+
+def test_write_phrase_file_when_one_category_then_every_phrase_has_a_noun(coco_file, tmp_path):
+    write_phrase_file(coco_file, tmp_path / "out.jsonl", per_instance=20)
+    phrases = [s.phrase for s in read_jsonl(tmp_path / "out.jsonl")[0]]
+
+    assert all("car" in phrase.split() for phrase in phrases), phrases
+
+
 def test_write_phrase_file_when_seeded_then_the_same_file(coco_file, tmp_path):
     first, second, other = (tmp_path / f"{n}.jsonl" for n in range(3))
     for out, seed in ((first, 5), (second, 5), (other, 6)):

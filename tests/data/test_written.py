@@ -200,5 +200,30 @@ def test_written_phrases_when_a_record_is_wrong_then_it_is_told_and_the_rest_is_
     assert {(s.image_id, s.category) for s in samples} == {("1", "dog"), ("15", "cup"), ("15", "dog")}
 
 
+def test_written_phrases_when_a_photo_or_mask_is_bad_then_it_is_told_and_the_rest_is_there(coco_json):
+    (coco_json.parent / "images" / "1.png").write_bytes(b"no image")
+    content = json.loads(coco_json.read_text())
+    broken = next(a for a in content["annotations"] if a["image_id"] == 15 and a["category_id"] == 1)
+    broken["segmentation"] = {"size": [8, 12], "counts": [96]}
+    coco_json.write_text(json.dumps(content))
+    samples = WrittenPhrases(coco_json, split="all")
+    assert {s.image_id for s in samples} == {"2", "7", "8", "14"}
+    assert [problem.split(":")[0] for problem in samples.problems] == ["image 1", "image 15"]
+
+
+def test_written_phrases_when_all_photos_are_missing_then_file_not_found(coco_json, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        WrittenPhrases(coco_json, tmp_path, split="all")
+
+
+def test_written_phrases_when_the_file_has_one_category_then_every_phrase_has_its_noun(coco_json):
+    content = json.loads(coco_json.read_text())
+    content["categories"] = [{"id": 1, "name": "cup"}]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] == 1]
+    coco_json.write_text(json.dumps(content))
+    phrases = [s.phrase for n in range(20) for s in WrittenPhrases(coco_json, split="all", seed=n)]
+    assert all({"cup", "mug"} & set(phrase.split()) for phrase in phrases)
+
+
 def test_written_phrases_when_an_id_is_negative_then_it_works(tmp_path):
     assert {s.image_id for s in WrittenPhrases(_instances_json(tmp_path, [-7]), split="test")} == {"-7"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from deixis.data.jsonl import ReadSamples
 from deixis.evaluate.evaluate import evaluate, format_table, write_report
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
@@ -190,3 +191,21 @@ def test_write_report_when_written_then_both_files_are_whole_and_nothing_is_left
         "mask_iou": 1.0,
     }
     assert lines[1]["iou"] is None
+
+
+def test_evaluate_when_a_box_reaches_over_the_border_then_it_is_clipped():
+    result = evaluate(FakeGrounder(), [sample(1, box=(-30, 0, 10, 10), mask=None)])
+    assert result.predictions[0].iou == 1.0
+    assert result.problems == ()
+
+
+def test_evaluate_when_a_box_lies_outside_then_it_is_told_and_left_out():
+    result = evaluate(FakeGrounder(), [sample(1), sample(2, box=(20, 0, 30, 5), mask=None)])
+    assert [p.id for p in result.predictions] == ["1"]
+    assert len(result.problems) == 1
+    assert result.problems[0].startswith("sample '2': expected a box that overlaps its image")
+
+
+def test_evaluate_when_the_data_set_has_problems_then_they_are_told():
+    dataset = ReadSamples([sample(1)], ["line 2: expected a JSON object"])
+    assert evaluate(FakeGrounder(), dataset).problems == ("line 2: expected a JSON object",)

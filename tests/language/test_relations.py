@@ -1,5 +1,5 @@
 from deixis.language.arrangement import place_of
-from deixis.language.relations import relations_between, role_of
+from deixis.language.relations import relations_between, roles_of
 
 HW = (100, 100)
 
@@ -46,11 +46,18 @@ def test_relations_between_when_a_cup_stands_on_the_table_then_on():
     assert "on" not in words(at("cup", 40, 10, 50, 30), table)
 
 
-def test_role_of_when_somebody_has_a_surfboard_then_a_surfer():
+def test_roles_of_when_somebody_has_a_surfboard_then_a_surfer():
     places = [at("person", 20, 10, 60, 95), at("surfboard", 30, 40, 58, 60), at("person", 80, 10, 99, 95)]
-    role = role_of(places, 0)
 
-    assert role is not None
-    assert role[0] == ("surfer",)
-    assert 0 in role[1]
-    assert role_of(places, 2) is None
+    assert roles_of(places, 0) == [("surfer", frozenset({0}))]
+    assert roles_of(places, 2) == []
+
+
+def test_roles_of_when_a_word_fits_two_things_then_both_their_riders_are_meant():
+    places = [at("person", 10, 10, 25, 60), at("horse", 5, 40, 35, 95),
+              at("person", 75, 10, 90, 60), at("motorcycle", 70, 40, 99, 95)]  # fmt: skip
+
+    assert roles_of(places, 0) == [("rider", frozenset({0, 2}))]
+    assert dict(roles_of(places, 2)) == {
+        "motorcyclist": frozenset({2}), "biker": frozenset({2}), "rider": frozenset({0, 2})
+    }  # fmt: skip

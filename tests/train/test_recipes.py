@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import asdict
 
 import pytest
@@ -40,3 +41,34 @@ def test_recipe_when_field_is_unknown_then_refused_by_name():
 def test_recipes_when_made_twice_then_changing_one_leaves_the_other():
     recipe("debug").model_fields["context_dim"] = -1
     assert recipe("debug").model_fields["context_dim"] == 32
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_sizes", ()), ("image_sizes", (0,)), ("image_sizes", (-32,)), ("image_sizes", (320, 100)),
+        ("image_sizes", (64.0,)), ("image_sizes", 64), ("image_sizes", (True,)),
+        ("steps", 0), ("images", 0), ("phrases", 0), ("save_every", 0), ("steps", 1.5), ("steps", "9"), ("steps", True),
+        ("workers", -1), ("warmup", -1), ("seed", -1), ("seed", None),
+        ("scenes_share", -0.1), ("scenes_share", math.nan), ("box_weight", -1.0), ("weight_decay", math.inf),
+        ("lr", -1e-3), ("lr", math.nan), ("pretrained_lr", math.inf), ("clip", -1.0), ("lr", "fast"), ("lr", False),
+        ("absent", 1.1), ("paste_share", 2), ("ema", 1.001), ("ema", -0.1),
+        ("bfloat16", 1), ("model", 3), ("instances", None), ("model_fields", []),
+    ],
+)  # fmt: skip
+def test_recipe_when_a_value_cannot_be_then_one_sentence_names_field_and_value(field, value):
+    with pytest.raises(ValueError, match=rf"^expected {field} .*, got ") as caught:
+        recipe("debug", **{field: value})
+    assert repr(value) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipe_when_all_shares_are_0_then_refused():
+    with pytest.raises(ValueError, match="expected one of instances_share, partial_share and scenes_share above 0"):
+        recipe("debug", scenes_share=0)
+
+
+def test_recipe_when_values_are_at_their_limits_then_taken():
+    limits = {"absent": 1, "paste_share": 0, "ema": 1.0, "workers": 0, "warmup": 0, "steps": 1, "lr": 0}
+    made = recipe("tiny", **limits, image_sizes=(320, 384), instances_share=0.27, partial_share=0.15, scenes_share=0.58)
+    assert (made.absent, made.image_sizes, made.scenes_share) == (1, (320, 384), 0.58)

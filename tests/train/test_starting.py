@@ -127,6 +127,13 @@ def test_data_when_photos_are_named_then_held_out_and_validation_ids_are_never_i
         assert not {record.image_id for record in source.donors} & {7, 14, 1, 15}
 
 
+def test_data_when_photos_are_named_then_scenes_are_drawn_upon_training_photos_only(instances):
+    made = start_data(Recipe(instances=str(instances), partial_instances=str(instances)))
+    for source in made.sources:
+        if isinstance(source, SceneSource):
+            assert {int(path.stem) for path in source.backgrounds} == {2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13}
+
+
 def test_data_when_shares_are_given_then_the_mixture_has_them(instances):
     made = Recipe(
         instances=str(instances),

@@ -20,11 +20,13 @@ from deixis.train.trainer import (
     batch_losses,
     batches,
     forget_after,
+    log_line,
     loss_weights,
     mean_where,
     parameter_groups,
     run,
     set_learning_rate,
+    write_whole,
 )
 
 LOSSES = {"heat", "box", "mask", "projection", "exists", "consistency"}
@@ -140,6 +142,42 @@ def test_forget_after_when_lines_are_ahead_or_cut_off_then_they_go(tmp_path):
     assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+def fail_to_sync(handle):
+    raise OSError("No space left on device")
+
+
+def test_forget_after_when_writing_fails_then_the_old_log_is_whole(tmp_path, monkeypatch):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n')
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail_to_sync)
+        with pytest.raises(OSError, match="No space"):
+            forget_after(1, log)
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_run_when_recipe_cannot_be_written_then_none_is_there(small_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", fail_to_sync)
+    with pytest.raises(OSError, match="No space"):
+        run(small_recipe, tmp_path)
+    assert not (tmp_path / "recipe.json").exists()
+
+
+def test_write_whole_when_done_then_the_new_text_alone(tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    write_whole(tmp_path / "a.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_log_line_when_losses_are_not_finite_then_null():
+    line = log_line(3, 1.26, {"loss": np.nan, "heat": np.inf, "box": 0.5})
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "step": 3, "seconds": 1.3, "loss": None, "heat": None, "box": 0.5,
+    }  # fmt: skip
+    assert line.endswith("}\n")
+
+
 def test_batches_when_workers_differ_then_the_same_and_they_start_anywhere(small_recipe):
     alone = list(batches(dataclasses.replace(small_recipe, steps=4), 0))
     helped = list(batches(dataclasses.replace(small_recipe, steps=4, workers=1), 2))
@@ -186,6 +224,51 @@ def test_restore_when_saved_then_everything_is_as_it_was(small_recipe, batch, tm
     after = held.train_step(batch)
     again.restore(tmp_path)  # takes the random state back too
     assert again.train_step(batch) == after
+
+
+def damaged_state(folder, kind):
+    """Spoil state.pt in one way that users meet."""
+    path = folder / "state.pt"
+    if kind == "empty" or kind == "text":
+        path.write_bytes(b"" if kind == "empty" else b"no state at all")
+    elif kind == "cut off":
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        state = torch.load(path, weights_only=True)
+        if kind == "older":
+            del state["torch_rng"]
+        elif kind == "other names":
+            state["model"] = {f"old.{name}": value for name, value in state["model"].items()}
+        elif kind == "other average":
+            state["average"] = {name: value[..., None] for name, value in state["average"].items()}
+        elif kind == "other optimiser":
+            state["optimiser"]["param_groups"] = []
+        torch.save([1] if kind == "a list" else state, path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["empty", "text", "cut off", "a list", "older", "other names", "other average", "other optimiser"],
+)
+def test_restore_when_state_does_not_fit_then_one_sentence_names_the_file(small_recipe, tmp_path, kind):
+    held = Trainer(small_recipe)
+    held.save(tmp_path)
+    damaged_state(tmp_path, kind)
+    with pytest.raises(
+        ValueError, match=r"^expected the whole state of a run .*state\.pt.* got .*; train anew"
+    ) as caught:
+        held.restore(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert held.step == 0
+
+
+def test_resume_when_state_is_of_another_shape_then_the_runs_recipe_is_left_alone(small_recipe, small_fields, tmp_path):
+    Trainer(small_recipe).save(tmp_path)
+    (tmp_path / "recipe.json").write_text("{}")
+    other = dataclasses.replace(small_recipe, model_fields={**small_fields, "mask_dim": 16})
+    with pytest.raises(ValueError, match=r"state\.pt"):
+        run(other, tmp_path, resume=True)
+    assert (tmp_path / "recipe.json").read_text() == "{}"
 
 
 # one step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,24 +44,30 @@ def run_batch(source: Path, out: Path, *, model: str, precision: str, overlays: 
         The exit status: 1 where every line failed, else 0.
 
     Raises:
+        FileNotFoundError: there is no ``source``.
         OSError: ``source`` cannot be read, or ``out`` or ``overlays`` not written.
         ValueError: the model cannot be loaded.
     """
-    num_lines = _count_lines(source)
+    if not source.exists() or source.is_dir():
+        raise FileNotFoundError(
+            f"expected a JSONL file for --batch, got {'a folder' if source.is_dir() else 'nothing'} at "
+            f"{str(source)!r}; check the path"
+        )
     check_writable(out)
     if overlays is not None:
         overlays.mkdir(parents=True, exist_ok=True)
     from deixis import grounder
 
     loaded = grounder.load(model, precision=precision)
-    num_failed = 0
+    num_rows = num_failed = 0
     with open(source, "rb") as lines, _whole_file(out) as target:
         answers = _answers(lines, loaded, source.parent, overlays)
-        for row in progress_over(answers, "lines", total=num_lines):
+        for row in progress_over(answers, "lines", total=_count_lines(lines)):
+            num_rows += 1
             num_failed += "error" in row
             target.write(json.dumps(row, allow_nan=False) + "\n")
-    tell(f"{num_lines - num_failed} done, {num_failed} failed; wrote {out}")
-    return 1 if num_lines and num_failed == num_lines else 0
+    tell(f"{num_rows - num_failed} done, {num_failed} failed; wrote {out}")
+    return 1 if num_rows and num_failed == num_rows else 0
 
 
 def read_request(raw: bytes, line: int) -> Request:
@@ -118,7 +125,7 @@ def _answer_group(
     except (ValueError, OSError) as error:
         return None, [_error_row(request, sentence(error)) for request in group]
     rows = []
-    at_once = max(1, _MAX_MASK_PIXELS // (scene.image.shape[0] * scene.image.shape[1]))
+    at_once = max(1, _MAX_MASK_PIXELS // math.prod(scene.frame.hw))
     for start in range(0, len(group), at_once):
         part = group[start : start + at_once]
         for request, found in zip(part, _ground_each(scene, [one.phrase for one in part]), strict=True):
@@ -155,9 +162,14 @@ def _with_id(request: Request) -> dict[str, Any]:
     return {"id": request.id} if request.has_id else {}
 
 
-def _count_lines(source: Path) -> int:
-    with open(source, "rb") as lines:
-        return sum(1 for _ in lines)
+def _count_lines(lines: IO[bytes]) -> int | None:
+    """Count ahead and go back to the start; None for a pipe, which can be read only once."""
+    if not stat.S_ISREG(os.fstat(lines.fileno()).st_mode):
+        return None
+    start = lines.tell()
+    count = sum(1 for _ in lines)
+    lines.seek(start)
+    return count
 
 
 @contextmanager

@@ -106,14 +106,15 @@ def _print_table(found: Sequence[Grounding]) -> None:
             Text(one.phrase), box, f"{one.score:.2f}", f"{one.agreement:.2f}", "yes" if one.found else "no",
             f"{one.ms:.0f}",
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else _WIDTH_IN_FILES).print(table)
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it was closed, as by >&-
+    Console(width=None if on_terminal else _WIDTH_IN_FILES).print(table)
 
 
 def _write_pictures(found: Sequence[Grounding], *, overlay: Path | None, mask: Path | None) -> None:
     if overlay is not None:
-        from deixis.drawing import draw_grounding
+        from deixis import draw
 
-        draw_grounding(found[0].image, found).save(overlay)
+        draw(found).save(overlay)
     if mask is not None:
         import numpy as np
         from PIL import Image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 INTERRUPTED = 130
+_MAX_REASON_CHARS = 300
 
 
 class Commands(TyperGroup):
@@ -25,8 +27,8 @@ class Commands(TyperGroup):
         """Run the chosen command; tell what went wrong in one sentence."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # typer ends quietly: the reader of our output has gone
+        except (BrokenPipeError, typer.Exit, typer.Abort):
+            raise  # typer ends quietly: the reader of our output has gone, or the command chose its status
         except KeyboardInterrupt:
             if ctx.params.get("debug"):
                 raise
@@ -35,6 +37,11 @@ class Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             tell(sentence(error))
+            raise typer.Exit(1) from None
+        except (RuntimeError, MemoryError, pickle.UnpicklingError) as error:
+            if ctx.params.get("debug"):
+                raise
+            tell(f"expected the command to get through, got {_kind_and_reason(error)}; add --debug to see where")
             raise typer.Exit(1) from None
 
 
@@ -48,6 +55,12 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _kind_and_reason(error: BaseException) -> str:
+    """The kind too, as the text of these errors is long or missing and was not written for users."""
+    kind, reason = type(error).__name__, sentence(error)
+    return kind if reason == kind else f"{kind}: {reason[:_MAX_REASON_CHARS]}"
 
 
 def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deixis.cli.running import tell
+from deixis.cli.running import sentence, tell
 from deixis.train.recipes import Recipe, list_recipes, recipe
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def train(
     if (name is None) == (resume is None):
         raise typer.BadParameter("expected a RECIPE or --resume RUN, one of them")
     if resume is not None:
+        if out is not None:
+            raise typer.BadParameter(f"--resume goes on in the folder of the run, got --out {str(out)!r} too")
         if context.args:
             raise typer.BadParameter(f"--resume goes on with the recipe of the run, got {' '.join(context.args)!r} too")
         chosen = read_recipe(resume)
@@ -52,7 +55,14 @@ def train(
     tell(f"training in {folder}; losses go to {folder / 'metrics.jsonl'}")
     from deixis.train.trainer import run
 
-    typer.echo(run(chosen, folder, resume=resume is not None, minutes=minutes))
+    try:
+        typer.echo(run(chosen, folder, resume=resume is not None, minutes=minutes))
+    except KeyboardInterrupt:
+        if (folder / "state.pt").is_file():
+            tell(f"stopped; the state is saved, go on with: deixis train --resume {shlex.quote(str(folder))}")
+        else:
+            tell("stopped before the first step; nothing is saved")
+        raise  # ends with the status of an interruption
 
 
 def parse_fields(arguments: Sequence[str], base: Recipe) -> dict[str, Any]:
@@ -70,7 +80,9 @@ def parse_fields(arguments: Sequence[str], base: Recipe) -> dict[str, Any]:
         if not word.startswith("--") or name not in known:
             raise typer.BadParameter(f"expected --FIELD out of {', '.join(known)}, got {word!r}")
         if not equals:
-            raw = next(words, "")
+            raw = next(words, "--")
+            if raw.startswith("--"):
+                raise typer.BadParameter(f"expected a value after {word}, got {'none' if raw == '--' else repr(raw)}")
         if inner:
             values[name] = {**getattr(base, name), **values.get(name, {}), inner: _typed(word, raw, None)}
         else:
@@ -100,13 +112,28 @@ def read_recipe(folder: Path) -> Recipe:
 
     Raises:
         FileNotFoundError: the folder holds no run.
-        ValueError: its recipe.json is damaged or of another version.
+        ValueError: its recipe.json is damaged, of another version, or has a value that cannot be.
     """
     path = folder / "recipe.json"
     if not path.is_file():
         raise FileNotFoundError(f"expected a run with recipe.json, found none in {str(folder)!r}; check the path")
-    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(stored, dict) or set(stored) - {one.name for one in fields(Recipe)}:
-        raise ValueError(f"expected the fields of a recipe in {str(path)!r}, got others; was it another version's run?")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"expected a whole JSON object in {str(path)!r}, got {sentence(error)!r}; train anew in another folder"
+        ) from error
+    if not isinstance(stored, dict):
+        raise ValueError(
+            f"expected an object of fields in {str(path)!r}, got {type(stored).__name__}; train anew in another folder"
+        )
+    if unknown := sorted(set(stored) - {one.name for one in fields(Recipe)}):
+        raise ValueError(
+            f"expected the fields of a recipe in {str(path)!r}, got {unknown!r} too; resume with the version that "
+            "wrote it"
+        )
     values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in stored.items()}
-    return Recipe(**values)
+    try:
+        return Recipe(**values)
+    except ValueError as error:
+        raise ValueError(f"expected a recipe that can be run in {str(path)!r}: {error}") from error

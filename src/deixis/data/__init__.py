@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deixis.structures import Sample
@@ -34,21 +34,17 @@ def open_dataset(
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: the name, split or limit is unknown, or a file is wrong; the sentence says where.
+        ValueError: the name, split or limit is unknown, or a file is wrong, or nothing in it is right; the sentence
+            says where.
+
+    What a file holds beside good samples is left out and told, a sentence each, in ``problems`` of the sequence.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"expected a limit of at least 1 sample, got {limit!r}; leave it out to take all")
     text = str(name)
-    if text in SCENES:
-        from deixis.data.scenes import open_scenes
-
-        return open_scenes(text, split or "val", n=limit)
-    if text.lower().endswith(".jsonl"):
-        return _first_by_image(_read_lines(Path(name), split), limit)
-    if text.lower().endswith(".json"):
-        from deixis.data.written import WrittenPhrases
-
-        return WrittenPhrases(Path(name), root, split=split or "test", limit=limit)
+    opener = _OPENERS.get(text) or _OPENERS.get(Path(text).suffix.lower())
+    if opener is not None:
+        return opener(text, split, root, limit)
     known = f"{', '.join(SCENES)}, a path ending in .jsonl or a COCO instances file ending in .json"
     why = "has no reader yet" if text in PUBLIC else "is none of them"
     raise ValueError(f"expected a data set out of {known}, got {text!r}, which {why}; choose one of these")
@@ -78,13 +74,34 @@ def parse_dataset_spec(spec: str) -> tuple[str, str | None]:
     return name, split
 
 
-def _read_lines(path: Path, split: str | None) -> list[Sample]:
-    from deixis.data.jsonl import read_jsonl
+def _open_scenes(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
+    from deixis.data.scenes import open_scenes
 
-    samples, problems = read_jsonl(path, split)
-    if problems:
-        raise ValueError(f"{str(path)!r}, {problems[0]}; lines that are wrong: {len(problems)}")
-    return samples
+    return open_scenes(name, split or "val", n=limit)
+
+
+def _open_lines(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
+    from deixis.data.jsonl import ReadSamples, read_jsonl
+
+    samples, problems = read_jsonl(name, split)
+    if problems and not samples:
+        raise ValueError(f"{name!r}, {problems[0]}; lines that are wrong: {len(problems)}")
+    return ReadSamples(_first_by_image(samples, limit), [f"{name!r}, {problem}" for problem in problems])
+
+
+def _open_written(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
+    from deixis.data.written import WrittenPhrases
+
+    return WrittenPhrases(name, root, split=split or "test", limit=limit)
+
+
+_Opener = Callable[[str, str | None, str | Path | None, int | None], Sequence[Sample]]
+_OPENERS: dict[str, _Opener] = {
+    **dict.fromkeys(SCENES, _open_scenes),
+    ".jsonl": _open_lines,
+    ".json": _open_written,
+}
+"""By a data set's name, or by how its file's name ends: (name, split, root, limit) -> samples."""
 
 
 def _first_by_image(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -9,14 +9,32 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import cast, overload
 
 from deixis.data.annotation_fields import four_numbers, mask_from_json, parse_json, shorten
 from deixis.structures import Sample, check_box
 
 Record = dict[str, object]
+
+
+class ReadSamples(Sequence[Sample]):
+    """Samples of a file, with ``problems``: one sentence for each line that was left out."""
+
+    def __init__(self, samples: Sequence[Sample], problems: Iterable[str] = ()) -> None:
+        self._samples = list(samples)
+        self.problems = tuple(problems)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        return self._samples[index]
 
 
 def read_jsonl(path: str | Path, split: str | None = None) -> tuple[list[Sample], list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from deixis.data.written import PhotoRecord
 from deixis.geometry.images import Letterbox, letterbox
 from deixis.geometry.masks import read_mask
 from deixis.language.phrases import write_phrases
+from deixis.language.synonyms import is_surely_absent
 from deixis.structures import BoxXyxy
 
 MASK_STRIDE = 4
@@ -62,6 +64,11 @@ class TrainingBatch:
 class Source(Protocol):
     """Gives pictures by a random generator."""
 
+    @property
+    def largest(self) -> int:
+        """The largest canvas side that its pictures fill without being enlarged."""
+        ...
+
     def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
         """One picture of about ``size`` pixels with up to ``phrases`` targets."""
         ...
@@ -69,19 +76,31 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class SceneSource:
-    """Drawn scenes of one flavour."""
+    """Drawn scenes of one flavour; about a quarter of them are drawn upon ``backgrounds``, photos, if there are any."""
 
     flavour: str
     count: int = 100_000
+    backgrounds: Sequence[Path] = ()
+    largest: int = 256
 
     def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
         """One scene of the train split."""
-        image, samples = draw_scene(self.flavour, "train", int(rng.integers(self.count)), min(size, 256), phrases)
+        index, side = int(rng.integers(self.count)), min(size, self.largest)
+        # `draw_scene` takes a photo for every second scene to which it is given some
+        upon = self.backgrounds if self.backgrounds and rng.random() < 0.5 else ()
+        try:
+            image, samples = draw_scene(self.flavour, "train", index, side, phrases, backgrounds=upon)
+        except (OSError, ValueError):  # one unreadable photo must not end a training
+            if not upon:
+                raise
+            upon = ()
+            image, samples = draw_scene(self.flavour, "train", index, side, phrases)
         targets = [
             Target(s.phrase, s.box_xyxy_px, read_mask(s.mask, image.shape[:2]) if s.mask else None, s.category or "")
             for s in samples
         ]
-        return Picture(image, targets, frozenset(i.category for i in samples[0].instances) if samples else None)
+        known = samples and not upon  # nobody knows what a photo behind the things shows
+        return Picture(image, targets, frozenset(i.category for i in samples[0].instances) if known else None)
 
 
 @dataclass(frozen=True)
@@ -93,9 +112,16 @@ class PhotoSource:
     donors: Sequence[PhotoRecord] = ()
     paste_share: float = 0.0
     min_area: float = 0.02
+    largest: int = 512
 
     def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
-        """One augmented photo; tries again, a few times, where nothing can be told apart."""
+        """One augmented photo; tries again, a few times, where nothing can be told apart.
+
+        Photos that cannot be read are passed over.
+
+        Raises:
+            OSError, ValueError: many photos in a row cannot be read; that of the last.
+        """
         picture = None
         for _ in range(5):
             view = self._augmented(rng)
@@ -106,9 +132,9 @@ class PhotoSource:
         return picture
 
     def _augmented(self, rng: np.random.Generator) -> View:
-        view = random_view(self.records[int(rng.integers(len(self.records)))].view(), rng, 1.0)
+        view = random_view(_readable_view(self.records, rng), rng, 1.0)
         if self.donors and rng.random() < self.paste_share:
-            donors = [self.donors[int(i)].view() for i in rng.integers(len(self.donors), size=2)]
+            donors = [_readable_view(self.donors, rng) for _ in range(2)]
             view = random_paste(view, donors, rng)
         return view
 
@@ -122,6 +148,7 @@ class PhotoSource:
             per_instance=2,
             min_area=self.min_area,
             loose_synonyms=rng.random() < 0.5,
+            fully_annotated=self.fully_annotated,
         )
         order = rng.permutation(len(written))[:phrases]
         targets = []
@@ -130,6 +157,17 @@ class PhotoSource:
             targets.append(Target(written[pick].text, instance.box_xyxy_px, instance.mask, instance.category))
         present = frozenset(i.category for i in view.instances)
         return Picture(view.image, targets, present if self.fully_annotated else None)
+
+
+def _readable_view(records: Sequence[PhotoRecord], rng: np.random.Generator) -> View:
+    """A random photo out of those that can be read; the last error if `MAX_DRAWS` in a row cannot."""
+    for left in reversed(range(MAX_DRAWS)):
+        try:
+            return records[int(rng.integers(len(records)))].view()
+        except (OSError, ValueError):
+            if not left:
+                raise
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 @dataclass(frozen=True)
@@ -146,7 +184,7 @@ class Mixture:
         can be said are left out; ValueError if that is so of all, again and again.
         """
         rng = np.random.default_rng((seed, step))
-        shares = np.asarray(self.shares, float)
+        shares = self._shares_at(size)
         picks = rng.choice(len(self.sources), size=images, p=shares / shares.sum())
         for _ in range(MAX_DRAWS):
             pictures = [self.sources[pick].draw(rng, size, phrases) for pick in picks]
@@ -155,6 +193,11 @@ class Mixture:
         raise ValueError(
             f"expected something to tell apart in {MAX_DRAWS} draws of {images} pictures, got nothing; use other data"
         )
+
+    def _shares_at(self, size: int) -> NDArray[np.float64]:
+        """The shares of the sources whose pictures are not enlarged to fill the canvas; of all, if there is none."""
+        fits = [size <= source.largest for source in self.sources]
+        return np.array([share * (fit or not any(fits)) for share, fit in zip(self.shares, fits, strict=True)])
 
 
 def collate(pictures: list[Picture], size: int, rng: np.random.Generator, absent: float) -> TrainingBatch:
@@ -178,7 +221,7 @@ def collate(pictures: list[Picture], size: int, rng: np.random.Generator, absent
         image_index=np.array([i for i, _ in rows], np.int64),
         boxes=boxes,
         masks=masks,
-        has_mask=np.array([t.mask is not None for _, t in rows]),
+        has_mask=masks.reshape(len(rows), -1).max(axis=1) > 0,  # too thin for the canvas: the box alone
         present=np.array([t.box_xyxy_px is not None for _, t in rows]),
     )
 
@@ -190,24 +233,22 @@ def content_of(frame: Letterbox) -> NDArray[np.float32]:
 
 
 def mask_on_grid(mask: NDArray[np.bool_], frame: Letterbox, grid: int) -> NDArray[np.float32]:
-    """A mask of the original image, area-averaged onto ``grid`` x ``grid`` cells of the canvas."""
-    x1, y1, x2, y2 = (round(float(v) * grid) for v in content_of(frame))
-    x1, y1 = min(x1, grid - 1), min(y1, grid - 1)  # a picture thinner than a cell still has one
-    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
-    small = Image.fromarray(mask.astype(np.uint8) * 255).resize((x2 - x1, y2 - y1), Image.Resampling.BOX)
-    board = np.zeros((grid, grid), np.float32)
-    board[y1:y2, x1:x2] = np.asarray(small, np.float32) / 255
-    return board
+    """A mask of the original image, area-averaged onto ``grid`` x ``grid`` cells of the canvas: 0..1.
+
+    It goes through the canvas, pixel by pixel, so that `Letterbox.map_to_image` is its way back.
+    """
+    canvas = Image.fromarray(frame.mask_to_canvas(mask).astype(np.uint8) * 255)
+    return np.asarray(canvas.resize((grid, grid), Image.Resampling.BOX), np.float32) / np.float32(255)
 
 
 def absent_targets(pictures: list[Picture], rng: np.random.Generator, share: float) -> list[tuple[int, Target]]:
-    """Phrases of other pictures that name a category which a picture does not hold."""
+    """Phrases of other pictures that surely mean nothing in a picture; see `is_surely_absent`."""
     rows = []
-    named = [t for p in pictures for t in p.targets if t.category and t.category.split()[-1] in t.phrase.split()]
+    told = [t for p in pictures for t in p.targets]
     for index, picture in enumerate(pictures):
         if picture.categories is None or rng.random() >= share:
             continue
-        foreign = [t for t in named if t.category not in picture.categories]
+        foreign = [t for t in told if is_surely_absent(t.phrase, t.category, picture.categories)]
         if foreign:
             chosen = foreign[rng.integers(len(foreign))]
             rows.append((index, Target(chosen.phrase, None, None, chosen.category)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deixis.data.coco import CocoImage, CocoInstances
 from deixis.data.jsonl import write_jsonl
+from deixis.data.written import is_fully_annotated, split_of
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import read_mask
 from deixis.language.phrase_statistics import (
@@ -81,6 +82,9 @@ def write_phrase_file(
 ) -> PhraseFileSummary:
     """Write unambiguous phrases for all instances of a COCO file that can be told apart, as JSON lines.
 
+    Each line names the split that `split_of` gives its image, so ``OUT.jsonl:test`` is the held-out part. A file of
+    more than one category counts as fully annotated: see `is_fully_annotated` and `write_phrases`.
+
     Args:
         instances_json: a COCO instances file.
         out: the JSONL file; it is written whole or not at all.
@@ -102,13 +106,12 @@ def write_phrase_file(
     coco = CocoInstances.read(instances_json, images)
     summary = PhraseFileSummary(Path(out), problems=list(coco.problems))
     texts: list[str] = []
+    options = _Options(per_instance, min_area, loose_synonyms, is_fully_annotated(coco))
 
     def samples() -> Iterator[Sample]:
         for done, image in enumerate(coco.images, start=1):
             rng = np.random.default_rng([seed, image.id % 2**64])  # an id may be negative, a seed may not
-            for sample in _describe(
-                image, coco.instances(image.id), rng, summary, per_instance, min_area, loose_synonyms
-            ):
+            for sample in _describe(image, coco.instances(image.id), rng, summary, options):
                 texts.append(sample.phrase)
                 yield sample
             if progress is not None:
@@ -120,24 +123,30 @@ def write_phrase_file(
     return summary
 
 
+@dataclass(frozen=True)
+class _Options:
+    """What `write_phrases` is told of every image."""
+
+    per_instance: int
+    min_area: float
+    loose_synonyms: bool
+    fully_annotated: bool
+
+
 def _describe(
     image: CocoImage,
     instances: list[Instance],
     rng: np.random.Generator,
     summary: PhraseFileSummary,
-    per_instance: int,
-    min_area: float,
-    loose: bool,
+    options: _Options,
 ) -> list[Sample]:
     """The samples of one image, counted in ``summary``."""
     pixels = _read(image, summary)
     visible = [_visible(instance, image, summary) for instance in instances]
-    written = write_phrases(
-        visible, image.hw, pixels, rng, per_instance=per_instance, min_area=min_area, loose_synonyms=loose
-    )
+    written = write_phrases(visible, image.hw, pixels, rng, **asdict(options))
     summary.images += 1
     summary.instances += len(instances)
-    summary.large_enough += sum(_share(i, image.hw) >= min_area and not i.is_crowd for i in instances)
+    summary.large_enough += sum(_share(i, image.hw) >= options.min_area and not i.is_crowd for i in instances)
     summary.described += len({phrase.index for phrase in written})
     samples = []
     for number, phrase in enumerate(written):
@@ -152,6 +161,7 @@ def _describe(
                 phrase=phrase.text,
                 box_xyxy_px=meant.box_xyxy_px,
                 mask=mask,
+                split=split_of(image.id),
                 category=meant.category,
                 kind=phrase.kind,
             )

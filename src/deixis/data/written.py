@@ -28,8 +28,20 @@ def in_split(image_id: int, split: str) -> bool:
     """
     if split not in SPLITS:
         raise ValueError(f"expected a split out of {', '.join(SPLITS)}, got {split!r}; choose one of these")
-    own = "test" if image_id % 7 == 0 else "val" if image_id % 14 == 1 else "train"
-    return split in (own, "all")
+    return split in (split_of(image_id), "all")
+
+
+def split_of(image_id: int) -> str:
+    """The split that an image belongs to beside ``all``; see `in_split`."""
+    return "test" if image_id % 7 == 0 else "val" if image_id % 14 == 1 else "train"
+
+
+def is_fully_annotated(coco: CocoInstances) -> bool:
+    """Whether a file may be taken to annotate all that is in its photos: not if it knows one category only.
+
+    A file of one category (people, cars) lists all things of that category, but nothing else.
+    """
+    return len(set(coco.category_names.values())) > 1
 
 
 @dataclass
@@ -102,10 +114,12 @@ def load_views(
 class WrittenPhrases(Sequence[Sample]):
     """Samples with phrases written for the instances of a COCO file; the same phrases at every construction.
 
+    A file of more than one category counts as fully annotated: see `is_fully_annotated` and `write_phrases`.
+
     Construction writes them all, and for that decodes each photo once (colours are measured in it): some
     milliseconds a photo. ``progress`` is called with (photos done, photos in all). The phrases of a photo depend on
     ``seed`` and the photo's id alone, so a subset has the phrases of the whole. ``problems`` holds one sentence for
-    each record of the file that was left out.
+    each record of the file and each photo that was left out.
 
     Args:
         instances_json: a COCO instances file.
@@ -118,8 +132,8 @@ class WrittenPhrases(Sequence[Sample]):
         progress: called after each photo.
 
     Raises:
-        FileNotFoundError: the file or a photo is not there.
-        ValueError: the file, a photo, or the split's name is wrong.
+        FileNotFoundError: the file is not there, or all photos are missing.
+        ValueError: the file or the split's name is wrong, or no photo can be used.
     """
 
     def __init__(
@@ -135,19 +149,28 @@ class WrittenPhrases(Sequence[Sample]):
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         coco = CocoInstances.read(instances_json, image_root)
-        self.problems = coco.problems
+        fully = is_fully_annotated(coco)
+        problems = list(coco.problems)
         records = _records(coco, split, keep_pixels=False)
         if limit is not None:
             records = [records[i] for i in np.random.default_rng(seed).permutation(len(records))]
         self._samples: list[Sample] = []
+        unusable = 0
         for done, record in enumerate(records, start=1):
             rng = np.random.default_rng([seed, record.image_id % 2**64])  # an id may be negative, a seed may not
-            self._samples.extend(_write_samples(record, split, rng, per_instance, min_area))
+            try:
+                self._samples.extend(_write_samples(record, split, rng, per_instance, min_area, fully))
+            except (OSError, ValueError) as error:
+                unusable += 1
+                if unusable == len(records):  # a wrong folder, most likely
+                    raise
+                problems.append(f"image {record.image_id}: {error}")
             if progress is not None:
                 progress(done, len(records))
             if limit is not None and len(self._samples) >= limit:
                 break
         self._samples = self._samples[:limit]
+        self.problems = tuple(problems)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -169,10 +192,18 @@ def _records(coco: CocoInstances, split: str, keep_pixels: bool) -> list[PhotoRe
 
 
 def _write_samples(
-    record: PhotoRecord, split: str, rng: np.random.Generator, per_instance: int, min_area: float
+    record: PhotoRecord, split: str, rng: np.random.Generator, per_instance: int, min_area: float, fully_annotated: bool
 ) -> Iterator[Sample]:
     view = record.view()
-    phrases = write_phrases(view.instances, record.hw, view.image, rng, per_instance=per_instance, min_area=min_area)
+    phrases = write_phrases(
+        view.instances,
+        record.hw,
+        view.image,
+        rng,
+        per_instance=per_instance,
+        min_area=min_area,
+        fully_annotated=fully_annotated,
+    )
     for number, phrase in enumerate(phrases):
         meant = record.instances[phrase.index]
         yield Sample(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.evaluate.baselines import Case, measure_baselines
+from deixis.geometry.boxes import clip_box
 from deixis.geometry.images import ImageSource
 from deixis.geometry.masks import read_mask
 from deixis.metrics import Tally, score_sample
@@ -131,7 +132,9 @@ def evaluate(
     """Ask the grounder every phrase of a data set and measure its answers.
 
     Consecutive samples of one ``image_id`` share one look. A sample that cannot be measured (an image that cannot be
-    read, a malformed mask, a phrase that the grounder refuses) is told in ``problems`` and left out.
+    read, a malformed mask, a box outside its image, a phrase that the grounder refuses) is told in ``problems`` and
+    left out; what ``dataset.problems`` tells, where the data set has it, is told there first. A box that reaches over
+    its image's border counts as far as it lies inside.
 
     Args:
         grounder: a `deixis.Grounder` or anything with its ``look(image).ground_all(phrases)``.
@@ -145,11 +148,12 @@ def evaluate(
         ValueError: no sample at all could be measured; the sentence gives the first reason.
     """
     tally, predictions, cases = Tally(), [], []
-    problems: list[str] = []
+    problems: list[str] = [*getattr(dataset, "problems", ())]
     indices = range(len(dataset))
     for group in _groups(dataset, progress(indices) if progress else indices, problems):
         for sample, answer in _answers(grounder, group, problems):
             try:
+                sample = _clipped(sample, answer.mask.shape[:2])
                 score, prediction = _measure(sample, answer)
             except (ValueError, OSError) as error:
                 problems.append(f"sample {sample.id!r}: {error}")
@@ -280,6 +284,18 @@ def _answers(
                 problems.append(f"sample {sample.id!r}: {error}")
         return
     yield from zip(group, answers, strict=True)
+
+
+def _clipped(sample: Sample, hw: tuple[int, int]) -> Sample:
+    """The sample with its box as far as it lies in the image; ValueError if it lies outside."""
+    if sample.box_xyxy_px is None:
+        return sample
+    x1, y1, x2, y2 = clip_box(sample.box_xyxy_px, hw).tolist()
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError(
+            f"expected a box that overlaps its image of (height, width) {hw!r}, got {sample.box_xyxy_px!r}; correct it"
+        )
+    return replace(sample, box_xyxy_px=(x1, y1, x2, y2))
 
 
 def _measure(sample: Sample, answer: GroundingLike) -> tuple[Tally, Prediction]:

@@ -28,6 +28,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its notes on 
 
 MAX_PIXELS = 100_000_000
 """Images and masks with more pixels are refused before they are decoded."""
+FILL = 114
+"""Grey of the canvas around a letterboxed image."""
 MAX_FILE_BYTES = 512 * 1024**2
 """Files with more bytes are refused before they are read."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -190,7 +192,7 @@ class Letterbox:
         return np.array(source.resize((self.hw[1], self.hw[0]), Image.Resampling.BILINEAR, box=content))
 
 
-def letterbox(image: NDArray[np.uint8], size: int, fill: int = 114) -> tuple[NDArray[np.uint8], Letterbox]:
+def letterbox(image: NDArray[np.uint8], size: int, fill: int = FILL) -> tuple[NDArray[np.uint8], Letterbox]:
     """Fit an image into a square canvas, keeping its shape.
 
     Args:

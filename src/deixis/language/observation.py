@@ -64,6 +64,7 @@ class ObservedScene:
     instances: Sequence[VisibleInstance]
     hw: tuple[int, int]
     image: NDArray[np.uint8] | None
+    fully_annotated: bool = True
     places: list[Place] = field(init=False)
     shown: frozenset[int] = field(init=False)
     _shares: dict[int, NDArray[np.float64] | None] = field(default_factory=dict)

@@ -28,9 +28,9 @@ from deixis.language.arrangement import (
 )
 from deixis.language.chance import draw, pick
 from deixis.language.observation import ObservedScene, VisibleInstance, colour_fact, relation_fact
-from deixis.language.relations import role_of
+from deixis.language.relations import roles_of
 from deixis.language.rendering import Style, render
-from deixis.language.synonyms import hypernyms_for, words_for
+from deixis.language.synonyms import categories_meant_by, hypernyms_for, words_for
 
 __all__ = ["KINDS", "Phrase", "VisibleInstance", "write_phrases"]
 
@@ -109,6 +109,7 @@ def write_phrases(
     per_instance: int = 3,
     min_area: float = 0.03,
     loose_synonyms: bool = False,
+    fully_annotated: bool = True,
 ) -> list[Phrase]:
     """Write up to ``per_instance`` different phrases for each instance that words can single out.
 
@@ -121,11 +122,13 @@ def write_phrases(
         min_area: a referent's box has at least this share of the image; smaller ones and crowds are rivals only.
         loose_synonyms: also call a person "man", "woman", "boy" and the like, which the annotation does not tell.
             More like people talk, but often untrue: for training only, never for measuring.
+        fully_annotated: whether all things in the image are among ``instances``. Where they are not, a phrase always
+            has a noun, and one that means as few categories as any: "left" or "animal" may mean what is not annotated.
 
     Returns:
         Phrases in the order of their instances. Instances that cannot be told apart have none.
     """
-    scene = ObservedScene(instances, hw, image)
+    scene = ObservedScene(instances, hw, image, fully_annotated)
     written: list[Phrase] = []
     for index, place in enumerate(scene.places):
         if place.area >= min_area and not place.is_crowd:
@@ -156,7 +159,7 @@ def _write_for_one(scene: ObservedScene, index: int, rng: np.random.Generator, m
 
 def _try_phrase(scene: ObservedScene, index: int, style: Style, rng: np.random.Generator, loose: bool) -> Phrase | None:
     """One random recipe in a style; None where it does not single the instance out."""
-    if style == "terse" and rng.random() < 0.12:
+    if style == "terse" and rng.random() < 0.12 and scene.fully_annotated:
         alone = [fact for fact in standing_alone(scene.places, index) if fact.alone]
         if alone:
             return Phrase(index, pick(rng, pick(rng, alone).alone), "location")
@@ -179,13 +182,19 @@ def _try_recipe(
         return None
     kinds = [_KIND_OF_SLOT[slot] for slot in _KIND_OF_SLOT if any(fact.slot == slot for fact in facts)]
     bare = scene.places[index].category == "person" or noun in ("one", "thing")
-    return Phrase(index, render(noun, facts, style, rng, noun_may_go=bare), kinds[0] if kinds else "plain")
+    text = render(noun, facts, style, rng, noun_may_go=bare and scene.fully_annotated)
+    return Phrase(index, text, kinds[0] if kinds else "plain")
 
 
 def _choose_noun(scene: ObservedScene, index: int, rng: np.random.Generator, loose: bool) -> tuple[str, frozenset[int]]:
     """A noun for the instance and all that it may mean."""
     category = scene.places[index].category
     roll = rng.random()
+    if not scene.fully_annotated:
+        words = words_for(category, loose=loose)
+        fewest = min(len(categories_meant_by(word)) for word in words)
+        word = pick(rng, [word for word in words if len(categories_meant_by(word)) == fewest])
+        return word, scene.meant_by(word, index)
     if roll < 0.04:
         near_size = {i for i in scene.shown if scene.places[i].area >= 0.1 * scene.places[index].area}
         if len({scene.places[i].category for i in near_size}) == 1 and len(near_size) > 1:
@@ -194,9 +203,9 @@ def _choose_noun(scene: ObservedScene, index: int, rng: np.random.Generator, loo
         word = pick(rng, hypernyms_for(category))
         return word, scene.meant_by(word, index)
     elif roll < 0.25 and category == "person":
-        role = role_of(scene.places, index)
-        if role is not None:
-            return pick(rng, role[0]), role[1]
+        roles = roles_of(scene.places, index)
+        if roles:
+            return pick(rng, roles)
     word = pick(rng, words_for(category, loose=loose))
     return word, scene.meant_by(word, index)
 

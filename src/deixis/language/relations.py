@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deixis.language.arrangement import Place
+from deixis.language.synonyms import ROLE_WORDS
 
 _RIDDEN = frozenset(("bicycle", "motorcycle", "horse", "elephant"))
 _BOARDS = frozenset(("skateboard", "surfboard", "snowboard", "skis"))
@@ -29,17 +30,6 @@ _ON_TABLES = frozenset(
     )
 )
 # fmt: on
-_PLAYED = {
-    "tennis racket": ("tennis player", "player"),
-    "baseball bat": ("batter", "player"),
-    "surfboard": ("surfer",),
-    "skis": ("skier",),
-    "snowboard": ("snowboarder",),
-    "skateboard": ("skateboarder", "skater"),
-    "motorcycle": ("motorcyclist", "biker", "rider"),
-    "bicycle": ("cyclist", "biker", "bicyclist"),
-    "horse": ("rider",),
-}
 
 
 def overlap_share(a: Place, b: Place) -> float:
@@ -183,14 +173,18 @@ def relations_between(a: Place, b: Place) -> list[Relation]:
     return [relation for relation in RELATIONS if relation.holds(a, b)]
 
 
-def role_of(places: Sequence[Place], index: int) -> tuple[tuple[str, ...], frozenset[int]] | None:
-    """Nouns for a person by what it rides or carries ("surfer"), and all whom they may mean; None if nothing."""
+def roles_of(places: Sequence[Place], index: int) -> list[tuple[str, frozenset[int]]]:
+    """Nouns for a person by what it rides or carries ("surfer"), each with all whom it may mean; often none."""
     for other in places:
-        if other.category in _PLAYED and (_rides(places[index], other) or _plays_with(places[index], other)):
-            same = [p for p in places if p.category == other.category]
-            meant = {i for i, p in enumerate(places) if p.category == "person" and any(_near(p, o) for o in same)}
-            return _PLAYED[other.category], frozenset(meant | {index})
-    return None
+        if other.category in ROLE_WORDS and (_rides(places[index], other) or _plays_with(places[index], other)):
+            return [(word, _meant_by_role(places, word) | {index}) for word in ROLE_WORDS[other.category]]
+    return []
+
+
+def _meant_by_role(places: Sequence[Place], word: str) -> frozenset[int]:
+    """All persons near a thing of any category that may give them this role: a rider may sit on a horse or a bike."""
+    things = [place for place in places if word in ROLE_WORDS.get(place.category, ())]
+    return frozenset(i for i, p in enumerate(places) if p.category == "person" and any(_near(p, o) for o in things))
 
 
 def _plays_with(a: Place, b: Place) -> bool:

@@ -5,6 +5,7 @@ Other categories name themselves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 CATEGORY_WORDS: dict[str, tuple[str, ...]] = {
@@ -133,6 +134,41 @@ CONFUSABLE: dict[str, tuple[str, ...]] = {
 }
 """Categories that a listener might also take the word to mean; they count as rivals, never as referents."""
 
+ROLE_WORDS: dict[str, tuple[str, ...]] = {
+    "tennis racket": ("tennis player", "player"),
+    "baseball bat": ("batter", "player"),
+    "surfboard": ("surfer",),
+    "skis": ("skier",),
+    "snowboard": ("snowboarder",),
+    "skateboard": ("skateboarder", "skater"),
+    "motorcycle": ("motorcyclist", "biker", "rider"),
+    "bicycle": ("cyclist", "biker", "bicyclist"),
+    "horse": ("rider",),
+}
+"""What a person is called who rides or plays with a thing of the category."""
+
+_MORE_PERSON_WORDS = frozenset(("people", "men", "women", "children", "baby", "someone", "somebody", "adult", "female"))
+_LOOK_ALIKE: tuple[frozenset[str], ...] = (
+    frozenset(("car", "truck", "bus", "train")),
+    frozenset(("bicycle", "motorcycle")),
+    frozenset(("cup", "wine glass", "bottle", "bowl", "vase")),
+    frozenset(("vase", "potted plant")),
+    frozenset(("fork", "knife", "spoon")),
+    frozenset(("couch", "chair", "bench", "bed")),
+    frozenset(("cell phone", "remote")),
+    frozenset(("cake", "donut", "sandwich", "pizza", "hot dog")),
+    frozenset(("apple", "orange")),
+    frozenset(("tv", "laptop")),
+    frozenset(("laptop", "keyboard")),
+    frozenset(("oven", "microwave", "toaster")),
+    frozenset(("handbag", "backpack", "suitcase")),
+    frozenset(("skateboard", "surfboard", "snowboard", "skis")),
+    frozenset(("airplane", "kite")),
+    frozenset(("ring", "donut")),  # a ring is a drawn shape, as is a circle
+    frozenset(("circle", "ring", "sports ball", "frisbee")),
+)
+"""Categories that are easily taken for each other, or that annotators do; nothing is called absent beside its like."""
+
 
 def words_for(category: str, *, loose: bool = False) -> tuple[str, ...]:
     """The everyday words for ``category``; a repeated word is a frequent one. Never empty.
@@ -158,3 +194,40 @@ def categories_meant_by(word: str) -> frozenset[str]:
     meant.update(HYPERNYMS.get(word, ()))
     meant.update(CONFUSABLE.get(word, ()))
     return frozenset(meant)
+
+
+def is_surely_absent(phrase: str, category: str, present: Iterable[str]) -> bool:
+    """Whether ``phrase``, said elsewhere of a thing of ``category``, surely means nothing among other things.
+
+    Args:
+        phrase: any words.
+        category: what the phrase was said of; the phrase must name it, or else it may be said of anything.
+        present: the categories of all that is in the picture.
+
+    Returns:
+        True where the phrase holds the last word of ``category``, and none of its words is one by which a category of
+        ``present``, or one easily taken for it, may be called.
+    """
+    tokens = phrase.lower().split()
+    named = category.replace("_", " ").lower().split()
+    return bool(named) and named[-1] in tokens and not any(_may_be_called(c, phrase) for c in {*present})
+
+
+@lru_cache(maxsize=16384)
+def _may_be_called(category: str, phrase: str) -> bool:
+    """Whether a word of ``phrase`` may mean a thing of ``category``, by its own names or those of its like."""
+    like = {category}.union(*(group for group in _LOOK_ALIKE if category in group))
+    names = {word for one in like for word in words_for(one)}
+    if category not in CATEGORY_WORDS:  # "fire truck" is a truck
+        names.update(name.split()[-1] for name in words_for(category))
+    if category == "person":
+        names.update(_MORE_PERSON_WORDS, *ROLE_WORDS.values())
+    spoken = _parts_of(phrase)
+    return not names.isdisjoint(spoken) or any(category in categories_meant_by(part) for part in spoken)
+
+
+def _parts_of(phrase: str) -> set[str]:
+    """All runs of one to three words, also without a plural's s: "bears" may be a bear."""
+    words = "".join(c if c.isalnum() else " " for c in phrase.lower()).split()
+    parts = {" ".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, min(i + 3, len(words)) + 1)}
+    return parts | {part.removesuffix("s") for part in parts}

@@ -145,6 +145,10 @@ class Fusion(nn.Module):
             AlternateAttention(**sizes, dropout=config.dropout) for _ in range(config.merge_layers)
         )
         self.compare = AttentionBlock(**sizes, dropout=config.dropout)
+        self.modulate = nn.ModuleList(nn.Linear(merged, 2 * merged) for _ in range(config.merge_layers))
+        for linear in self.modulate:
+            nn.init.zeros_(linear.weight)  # pyright: ignore[reportArgumentType]
+            nn.init.zeros_(linear.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, scene: SceneFeatures, words: list[Tensor], token_valid: Tensor) -> tuple[Tensor, Tensor]:
         """``scene`` of P rows and three grains [P, T, D] to visual [P, N, M] and textual [P, T, M]."""
@@ -158,11 +162,19 @@ class Fusion(nn.Module):
             visuals.append(visual)
             textuals.append(textual)
         visual, textual = torch.cat(visuals, -1) + scene.position, torch.cat(textuals, -1)
-        for index, layer in enumerate(self.merge):
+        for index, (modulate, layer) in enumerate(zip(self.modulate, self.merge, strict=True)):
+            gain, shift = modulate(masked_mean(textual, token_valid)).chunk(2, -1)  # the product of MCN Eq. 1
+            visual = visual * (1 + gain) + shift
             visual, textual = layer(visual, textual, scene.pixel_valid, token_valid)
             if index == 0:  # candidates that fit the words compare themselves: "second from the left"
                 visual = self.compare(visual, *pool_tokens(visual, scene.pixel_valid))
         return visual, textual
+
+
+def masked_mean(tokens: Tensor, valid: Tensor) -> Tensor:
+    """The mean [P, 1, D] of the tokens [P, T, D] where ``valid`` [P, T]."""
+    weight = valid.to(tokens.dtype)[..., None]
+    return (tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
 
 
 def pool_tokens(tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -184,7 +184,9 @@ def read_glove_table(folder: str | Path) -> tuple[list[str], NDArray[np.float32]
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise ValueError("expected pyarrow to read the GloVe index, got none installed; pip install pyarrow") from None
+        raise ValueError(
+            "expected pyarrow to read the GloVe index, got none installed; pip install 'deixis[glove]'"
+        ) from None
     table = parquet.read_table(Path(folder) / "glove_6B_index.parquet").to_pydict()
     vectors = np.load(Path(folder) / "glove_6B_50d_emb.npy", mmap_mode="r")
     columns = list(table)

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from deixis.structures import BoxXyxy
 
+MASK_THRESHOLD = 0.35
+"""A pixel belongs to the mask above this probability. MCN, section 4.3."""
+
 
 def suppress_adaptive(probability: NDArray[np.float32], box_xyxy_px: BoxXyxy, confidence: float) -> NDArray[np.float32]:
     """Raise the mask inside the box and lower it outside, the more so the less sure the box. MCN Eq. 11.

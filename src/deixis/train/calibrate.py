@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from deixis.geometry.boxes import box_iou
 from deixis.grounder import Grounder
+from deixis.language.synonyms import is_surely_absent
 from deixis.progress import progress_over
 from deixis.structures import Sample
 
@@ -31,8 +32,9 @@ class Evidence:
 def gather_evidence(
     grounder: Grounder, samples: Sequence[Sample], *, absent_share: float, seed: int = 0, progress: str = ""
 ) -> list[Evidence]:
-    """Ground every sample, and a share of images with a phrase of another image that names a category they lack.
+    """Ground every sample, and a share of images with a phrase of another image that surely means nothing in them.
 
+    Images whose things are not listed (a sample without ``instances``) get none: nobody knows what they lack.
     ``progress`` labels a progress bar; empty keeps silent.
     """
     rng = np.random.default_rng(seed)
@@ -41,18 +43,14 @@ def gather_evidence(
         scene = grounder.look(sample.image)
         pairs = [(sample.phrase, sample.box_xyxy_px)]
         other = samples[int(rng.integers(len(samples)))]
-        present = {i.category for i in sample.instances} | {sample.category}
-        if rng.random() < absent_share and other.category not in present and names_its_category(other):
+        present = {i.category for i in sample.instances}
+        wanted = rng.random() < absent_share
+        if wanted and present and is_surely_absent(other.phrase, other.category or "", present):
             pairs.append((other.phrase, None))
         for (_, box), answer in zip(pairs, scene.ground_all([phrase for phrase, _ in pairs]), strict=True):
             right = box is not None and float(box_iou(np.array(answer.box), np.array(box))) > 0.5
             found.append(Evidence(answer.evidence, answer.agreement, right))
     return found
-
-
-def names_its_category(sample: Sample) -> bool:
-    """Whether the phrase holds the last word of its referent's category, so that it says what is meant."""
-    return bool(sample.category) and (sample.category or "").split()[-1] in sample.phrase.lower().split()
 
 
 def fit_calibration(evidence: Sequence[Evidence]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -54,6 +55,41 @@ class Recipe:
     workers: int = 1
     model_fields: dict[str, Any] = field(default_factory=dict)
     """Fields of the preset that differ."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not isinstance(value, _TYPES[str(one.type)]) or (type(value) is bool) != (one.type == "bool"):
+                raise ValueError(f"expected {one.name} of the type {one.type}, got {value!r}; correct it")
+            if one.type == "float" and not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"expected {one.name} to be a finite number of at least 0, got {value!r}; correct it")
+        for names, least in _LEAST.items():
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(f"expected {name} to be at least {least}, got {getattr(self, name)!r}; raise it")
+        for name in ("absent", "paste_share", "ema"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"expected {name} in 0..1, got {getattr(self, name)!r}; lower it")
+        if not self.image_sizes or any(type(one) is not int or one < 1 or one % 32 for one in self.image_sizes):
+            raise ValueError(
+                f"expected image_sizes to be one or more positive multiples of 32, got {self.image_sizes!r}; "
+                "round each to such a number"
+            )
+        if not (self.instances_share or self.partial_share or self.scenes_share):
+            raise ValueError(
+                "expected one of instances_share, partial_share and scenes_share above 0, got 0 for all; raise one"
+            )
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "tuple[int, ...]": (tuple,),
+    "dict[str, Any]": (dict,),
+}
+_LEAST = {("steps", "images", "phrases", "save_every"): 1, ("warmup", "workers", "seed"): 0}
 
 
 def tiny() -> Recipe:

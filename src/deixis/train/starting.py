@@ -88,7 +88,7 @@ def start_data(recipe: Recipe) -> Mixture:
         sources.append(PhotoSource(partial, fully_annotated=False, donors=masked, paste_share=recipe.paste_share))
         shares.append(recipe.partial_share)
     for flavour, part in SCENE_FLAVOURS.items() if recipe.scenes_share else ():
-        sources.append(SceneSource(flavour))
+        sources.append(SceneSource(flavour, backgrounds=[record.path for record in full + partial]))
         shares.append(recipe.scenes_share * part)
     return Mixture(sources, shares)
 

@@ -7,13 +7,14 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,8 @@ from deixis.progress import progress_report
 from deixis.train.recipes import Recipe
 from deixis.train.starting import start_data, start_model
 
+_UNFIT = (RuntimeError, OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError, AttributeError)
+"""What reading a training state raises where it is damaged or another model's."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -104,16 +107,48 @@ class Trainer:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(folder / "state.pt")
-        save_checkpoint(folder / "checkpoint", self.averaged_model(), self.tokenizer, recipe=recorded(self.recipe))
+        save_checkpoint(
+            folder / "checkpoint",
+            self.averaged_model(),
+            self.tokenizer,
+            name=self.recipe.model,
+            recipe=recorded(self.recipe),
+        )
 
     def restore(self, folder: Path) -> None:
-        """Continue from what :meth:`save` wrote."""
-        state = torch.load(folder / "state.pt", weights_only=True)
-        self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["torch_rng"])
+        """Continue from what :meth:`save` wrote.
+
+        Raises:
+            OSError: state.pt cannot be opened.
+            ValueError: it is cut off, or of another version or another model.
+        """
+        with (folder / "state.pt").open("rb") as file:
+            self._restore_from(file)
+
+    def _restore_from(self, file: BinaryIO) -> None:
+        try:
+            state = torch.load(file, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            check_same_shapes(self.average, state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            torch.set_rng_state(state["torch_rng"])
+            self.step, self.average = int(state["step"]), state["average"]
+        except _UNFIT as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(
+                f"expected the whole state of a run of this recipe in {file.name!r}, got {type(error).__name__} "
+                f"({reason}); train anew in another folder"
+            ) from error
+
+
+def check_same_shapes(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
+    """Raise ValueError where names or shapes differ."""
+    differing = [
+        name for name in {**expected, **got}
+        if name not in expected or name not in got or expected[name].shape != got[name].shape
+    ]  # fmt: skip
+    if differing:
+        raise ValueError(f"averaged weights of other names or shapes: {differing[:5]}")
 
 
 def parameter_groups(model: DeixisModel, recipe: Recipe) -> list[dict[str, Any]]:
@@ -212,7 +247,23 @@ def forget_after(step: int, log: Path) -> None:
     """Drop the lines of steps that a resumed run does again, and one that was cut off while it was written."""
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
     kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-    log.write_text("".join(kept), encoding="utf-8")
+    write_whole(log, "".join(kept))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside ``path`` and move it there at the end; an interrupted write leaves what was there before."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def log_line(step: int, seconds: float, parts: dict[str, float]) -> str:
+    """One line of metrics.jsonl; a loss that is not finite becomes null, as JSON has no word for it."""
+    finite = {name: value if math.isfinite(value) else None for name, value in parts.items()}
+    return json.dumps({"step": step, "seconds": round(seconds, 1), **finite}, allow_nan=False) + "\n"
 
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
@@ -257,10 +308,10 @@ def run(recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: fl
     check_run_folder(folder, resume)
     trainer = Trainer(recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1), encoding="utf-8")
     if resume:
         trainer.restore(folder)
         forget_after(trainer.step, folder / "metrics.jsonl")
+    write_whole(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
     begun = time.monotonic()
     with (
         (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
@@ -270,7 +321,7 @@ def run(recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: fl
         for batch in batches(recipe, trainer.step):
             parts = trainer.train_step(batch)
             seconds = time.monotonic() - begun
-            log.write(json.dumps({"step": trainer.step, "seconds": round(seconds, 1), **parts}) + "\n")
+            log.write(log_line(trainer.step, seconds, parts))
             log.flush()
             report(trainer.step, recipe.steps)
             late = minutes is not None and seconds > 60 * minutes
