@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.data import PUBLIC, open_dataset, parse_dataset_spec
+from deixis.data import PUBLIC, default_split, open_dataset, parse_dataset_spec
 
 
 @pytest.mark.parametrize(
@@ -145,3 +145,11 @@ def test_open_dataset_when_the_file_is_not_there_then_file_not_found(tmp_path, n
 def test_open_dataset_when_the_limit_is_zero_then_it_is_refused():
     with pytest.raises(ValueError, match="expected a limit of at least 1 sample, got 0"):
         open_dataset("scenes", limit=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("scenes", "val"), ("scenesg", "val"), ("a/b.json", "test"), ("B.JSON", "test"), ("c.jsonl", None)],
+)
+def test_default_split_when_none_is_named_then_the_one_that_is_opened(name, split):
+    assert default_split(name) == split

@@ -7,12 +7,14 @@ import torch
 from PIL import Image
 
 from deixis.data.loading import PhotoSource, SceneSource
+from deixis.hub import load_checkpoint
 from deixis.models.foreign import DarknetConv
 from deixis.models.image_encoders import YoloTinyEncoder
 from deixis.structures import Sample
 from deixis.train import starting
 from deixis.train.recipes import Recipe, recipe
 from deixis.train.starting import SCENE_FLAVOURS, start_data, start_model
+from deixis.train.trainer import parameter_groups
 
 
 @pytest.fixture
@@ -157,3 +159,17 @@ def test_data_when_scenes_alone_then_each_flavour_and_no_file_is_read():
 def test_data_when_a_share_has_no_file_then_one_sentence():
     with pytest.raises(ValueError, match=r"expected a COCO instances file for a share of 0\.3"):
         start_data(Recipe(partial_share=0.0, instances_share=0.3))
+
+
+def test_start_when_a_checkpoint_is_named_then_its_weights_go_on_and_its_encoders_count_as_pretrained(tiny_checkpoint):
+    chosen = recipe("debug", start=str(tiny_checkpoint))
+    model, tokenizer = start_model(chosen)
+    stored = load_checkpoint(tiny_checkpoint)
+    assert model.training
+    assert tokenizer.vocab_size == stored.tokenizer.vocab_size
+    for name, tensor in stored.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    assert not any(parameter.requires_grad for parameter in model.image.encoder.early_parameters())
+    rates = {id(p): group["lr"] for group in parameter_groups(model, chosen) for p in group["params"]}
+    assert rates[id(model.image.encoder.neck.conv.weight)] == chosen.pretrained_lr
+    assert rates[id(model.exists[0].weight)] == chosen.lr

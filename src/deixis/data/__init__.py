@@ -44,10 +44,15 @@ def open_dataset(
     text = str(name)
     opener = _OPENERS.get(text) or _OPENERS.get(Path(text).suffix.lower())
     if opener is not None:
-        return opener(text, split, root, limit)
+        return opener(text, split or default_split(text), root, limit)
     known = f"{', '.join(SCENES)}, a path ending in .jsonl or a COCO instances file ending in .json"
     why = "has no reader yet" if text in PUBLIC else "is none of them"
     raise ValueError(f"expected a data set out of {known}, got {text!r}, which {why}; choose one of these")
+
+
+def default_split(name: str | Path) -> str | None:
+    """The split that is opened where none is named; None where all lines are."""
+    return _DEFAULT_SPLITS.get(str(name)) or _DEFAULT_SPLITS.get(Path(name).suffix.lower())
 
 
 def parse_dataset_spec(spec: str) -> tuple[str, str | None]:
@@ -77,7 +82,8 @@ def parse_dataset_spec(spec: str) -> tuple[str, str | None]:
 def _open_scenes(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
     from deixis.data.scenes import open_scenes
 
-    return open_scenes(name, split or "val", n=limit)
+    assert split is not None
+    return open_scenes(name, split, n=limit)
 
 
 def _open_lines(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
@@ -92,7 +98,8 @@ def _open_lines(name: str, split: str | None, root: str | Path | None, limit: in
 def _open_written(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
     from deixis.data.written import WrittenPhrases
 
-    return WrittenPhrases(name, root, split=split or "test", limit=limit)
+    assert split is not None
+    return WrittenPhrases(name, root, split=split, limit=limit)
 
 
 _Opener = Callable[[str, str | None, str | Path | None, int | None], Sequence[Sample]]
@@ -102,6 +109,7 @@ _OPENERS: dict[str, _Opener] = {
     ".json": _open_written,
 }
 """By a data set's name, or by how its file's name ends: (name, split, root, limit) -> samples."""
+_DEFAULT_SPLITS = {**dict.fromkeys(SCENES, "val"), ".json": "test"}
 
 
 def _first_by_image(samples: list[Sample], limit: int | None) -> list[Sample]:

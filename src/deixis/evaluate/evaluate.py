@@ -205,10 +205,11 @@ def evaluate_command_result(
         FileNotFoundError: the model or the data set is not there.
         ValueError: the data set is malformed, or nothing in it can be measured.
     """
-    from deixis.data import open_dataset
+    from deixis.data import default_split, open_dataset
     from deixis.grounder import load
     from deixis.progress import progress_over
 
+    split = split or default_split(dataset)
     samples = open_dataset(dataset, split=split, root=root, limit=limit)
     grounder = load(model, precision=precision)
     progress = partial(progress_over, label="evaluating", total=len(samples)) if show_progress else None

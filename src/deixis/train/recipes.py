@@ -14,6 +14,8 @@ class Recipe:
 
     model: str = "deixis-tiny"
     """A preset of ``deixis.config``."""
+    start: str = ""
+    """Checkpoint to go on from: a bundled name or a folder. Its sizes count, and no pretrained part is read."""
     image_weights: str = ""
     """Folder with yolov3-tiny.cfg and .weights, or the EfficientNet-Lite0 .pth file; empty: from scratch."""
     text_weights: str = ""

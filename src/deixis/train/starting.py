@@ -12,6 +12,7 @@ from deixis.config import preset
 from deixis.data.loading import Mixture, PhotoSource, SceneSource, Source
 from deixis.data.scenes import draw_scene
 from deixis.data.written import PhotoRecord, load_views
+from deixis.hub import load_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
 from deixis.models.deixis import DeixisModel
 from deixis.models.foreign import read_darknet, read_glove_table
@@ -25,6 +26,20 @@ SCENE_FLAVOURS = {"scenes": 0.5, "scenes+": 0.25, "scenesg": 0.25}
 def start_model(recipe: Recipe) -> tuple[DeixisModel, PhraseTokenizer]:
     """The untrained model with its pretrained parts in place, and the tokenizer of its text encoder."""
     torch.manual_seed(recipe.seed)
+    if recipe.start:
+        checkpoint = load_checkpoint(recipe.start)
+        model, tokenizer = checkpoint.model.train(), checkpoint.tokenizer
+    else:
+        model, tokenizer = _model_of_parts(recipe)
+    if recipe.image_weights or recipe.start:
+        for parameter in model.image.encoder.early_parameters():
+            parameter.requires_grad_(False)
+    for parameter in model.text.frozen_parameters():
+        parameter.requires_grad_(False)
+    return model, tokenizer
+
+
+def _model_of_parts(recipe: Recipe) -> tuple[DeixisModel, PhraseTokenizer]:
     config = preset(recipe.model, **recipe.model_fields)
     if config.text_encoder == "minilm":
         if not recipe.text_weights:
@@ -45,10 +60,6 @@ def start_model(recipe: Recipe) -> tuple[DeixisModel, PhraseTokenizer]:
         model.text.load_vectors(vectors)
     if recipe.image_weights:
         _load_image_weights(model, Path(recipe.image_weights))
-        for parameter in model.image.encoder.early_parameters():
-            parameter.requires_grad_(False)
-    for parameter in model.text.frozen_parameters():
-        parameter.requires_grad_(False)
     return model, tokenizer
 
 

@@ -156,8 +156,8 @@ def parameter_groups(model: DeixisModel, recipe: Recipe) -> list[dict[str, Any]]
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            pretrained = (name.startswith("image.encoder.") and bool(recipe.image_weights)) or (
-                name.startswith("text.bert.") and bool(recipe.text_weights)
+            pretrained = (name.startswith("image.encoder.") and bool(recipe.image_weights or recipe.start)) or (
+                name.startswith("text.bert.") and bool(recipe.text_weights or recipe.start)
             )
             groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
     return [
@@ -269,7 +269,7 @@ def log_line(step: int, seconds: float, parts: dict[str, float]) -> str:
 def recorded(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a checkpoint states it: of files only their names, not where they lay."""
     values = dataclasses.asdict(recipe)
-    for name in ("image_weights", "text_weights", "instances", "partial_instances"):
+    for name in ("start", "image_weights", "text_weights", "instances", "partial_instances"):
         values[name] = "/".join(Path(values[name]).parts[-2:])
     return values
 
