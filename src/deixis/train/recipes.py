@@ -24,20 +24,20 @@ class Recipe:
     """COCO instances file, every thing of its categories annotated; id % 7 == 0 and id % 14 == 1 are left out."""
     partial_instances: str = ""
     """COCO instances file where other categories may stand unannotated."""
-    instances_share: float = 0.3
-    partial_share: float = 0.22
-    scenes_share: float = 0.48
+    instances_share: float = 0.2
+    partial_share: float = 0.12
+    scenes_share: float = 0.68
     """Shares of the pictures of a batch; of the drawn scenes half are ``scenes``, a quarter each other flavour."""
     paste_share: float = 0.4
     """How often instances of other photos are pasted into a photo."""
     absent: float = 0.25
     """How often an image also gets a phrase that means nothing in it."""
-    steps: int = 2600
-    images: int = 12
+    steps: int = 4000
+    images: int = 8
     phrases: int = 3
     """Phrases an image."""
-    image_sizes: tuple[int, ...] = (256, 256, 320, 384)
-    """Canvas sides, one drawn for each step."""
+    image_sizes: tuple[int, ...] = (256, 256, 256, 384)
+    """Canvas sides, one drawn for each step; drawn scenes, 256 pixels wide, stand only on canvases they fill."""
     lr: float = 6e-4
     pretrained_lr: float = 8e-5
     """Learning rate of the image and text encoders where they start from pretrained weights."""
@@ -95,7 +95,7 @@ _LEAST = {("steps", "images", "phrases", "save_every"): 1, ("warmup", "workers",
 
 
 def tiny() -> Recipe:
-    """The bundled model: photos, people and drawn scenes together; somewhat over an hour on two CPU cores."""
+    """The bundled model: photos, people and drawn scenes together; about two hours on two CPU cores."""
     return Recipe()
 
 
