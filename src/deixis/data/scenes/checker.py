@@ -12,7 +12,7 @@ shape, colour ...  exact                                                   exact
 'left' ...         u < 0.5 and (u < 1/3 or u within 0.15 of the least)     least u, and u < 0.48
 'top left' ...     both u < 0.5                                            both u < 0.42
 'middle'           centre within 0.25 of the middle both ways, or the      within 0.17, or the median of a row of
-                   median of three either way that they spread over 0.35   three with gaps over 0.1
+                   median of three either way that they spread over 0.3    three with gaps over 0.1
 'leftmost' ...     u within 0.08 of the least                              least u, and u < 0.5
 'biggest' ...      extent within a factor 1.25 of the extreme              the extreme
 '2nd from left'    the place it may have if centres within 0.05 tie        the same
@@ -124,7 +124,7 @@ def _pick_middle(world: Sequence[Seen], group: set[int], pick: Pick) -> Judged:
             low, median, high = sorted(group, key=lambda k: world[k].centre[axis])
             a, b, c = (world[k].centre[axis] for k in (low, median, high))
             cross = [world[k].centre[1 - axis] for k in group]
-            if c - a > 0.35:
+            if c - a > 0.3:
                 may.add(median)
             if min(b - a, c - b) > 0.1 and max(cross) - min(cross) < 0.35:
                 must.add(median)
