@@ -60,7 +60,7 @@ class Grounding:
         """The image with box, tinted mask and phrase."""
         from deixis.drawing import draw_grounding
 
-        return draw_grounding(self.image if isinstance(self.image, np.ndarray) else read_image(self.image), [self])
+        return draw_grounding(read_image(self.image), [self])
 
     def to_json(self, image: str | None = None) -> dict[str, Any]:
         """Plain values for one line of JSON; the mask as COCO RLE."""
@@ -102,8 +102,7 @@ class Scene:
     """An encoded image that phrases can be asked of; made by :meth:`Grounder.look`."""
 
     grounder: Grounder = field(repr=False)
-    image: NDArray[np.uint8] | Path = field(repr=False)
-    """Pixels [H, W, 3], or the file they came from where many images are grounded."""
+    image: NDArray[np.uint8] = field(repr=False)
     frame: Letterbox
     features: SceneFeatures = field(repr=False)
     encode_ms: float
