@@ -59,7 +59,7 @@ def _print_table(results: dict[str, list[Grounding]]) -> None:
     table = Table("image", "phrase", "box x1 y1 x2 y2", "score", "agreement", "ms", title="What the phrases point at")
     for name, found in results.items():
         for one in found:
-            box = " ".join(f"{edge:.0f}" for edge in one.box)
+            box = " ".join(f"{edge:.0f}" for edge in one.box or ())
             table.add_row(name, Text(one.phrase), box, f"{one.score:.2f}", f"{one.agreement:.2f}", f"{one.ms:.0f}")
     Console(width=None if sys.stdout.isatty() else 110).print(table)
 

@@ -11,11 +11,21 @@ SMALL_FIELDS = {
     "mask_dim": 8, "mask_stride4_dim": 4, "image_size": 64,
 }  # fmt: skip
 
+SMALL_MCN_FIELDS = {
+    "fusion_dim": 12, "dim": 8, "aspp_dim": 4, "text_dim": 10, "word_dim": 6, "max_tokens": 6, "image_size": 64,
+}  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def small_fields():
     """Fields that make any preset very small; the vocabulary's size is still to be given."""
     return dict(SMALL_FIELDS)
+
+
+@pytest.fixture(scope="session")
+def small_mcn_fields():
+    """The same for a preset of the mcn family."""
+    return dict(SMALL_MCN_FIELDS)
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +104,76 @@ def small_image_encoder(monkeypatch):
 
     monkeypatch.setattr("deixis.models.deixis.build_image_encoder", lambda name: SmallEncoder())
     return SmallEncoder
+
+
+@pytest.fixture
+def small_mcn_encoder(monkeypatch):
+    """The same for the mcn family. It keeps what it is asked to load, and all but its last convolution is frozen."""
+    import torch
+    from torch import nn
+
+    from deixis.models.darknet import ConvNormLeaky, ThreeScales
+
+    class SmallMcnEncoder(nn.Module):
+        channels = (6, 8, 10)
+        pixel_mean = (0.0, 0.0, 0.0)
+        pixel_std = (1.0, 1.0, 1.0)
+        loaded: tuple[str, object] | None = None
+
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 6, 8, stride=8)
+            self.down = nn.ModuleList((ConvNormLeaky(6, 8, 3, stride=2), ConvNormLeaky(8, 10, 3, stride=2)))
+
+        def forward(self, pixels):
+            fine = torch.tanh(self.stem(pixels))
+            middle = self.down[0](fine)
+            return ThreeScales(fine, middle, self.down[1](middle))
+
+        def frozen_parameters(self):
+            return [*self.stem.parameters(), *self.down[0].parameters()]
+
+        def load_darknet(self, convs):
+            self.loaded = ("darknet", convs)
+
+        def load_torchvision(self, state, source):
+            self.loaded = (source, state)
+
+        def load_state(self, path):
+            self.loaded = (str(path), None)
+
+    monkeypatch.setattr("deixis.models.mcn.build_mcn_encoder", lambda name: SmallMcnEncoder())
+    return SmallMcnEncoder
+
+
+@pytest.fixture
+def make_mcn(small_mcn_encoder, small_mcn_fields, words):
+    """Makes a very small model of the mcn family in eval mode, and the tokenizer of its words."""
+    import torch
+
+    from deixis.config import JOINT_STRUCTURES, preset
+    from deixis.language.tokenizers import WordTokenizer
+    from deixis.models.mcn import McnModel
+
+    def make(structure="mcn", **values):
+        torch.manual_seed(0)
+        cem = "expected" if structure in JOINT_STRUCTURES else "off"
+        fields = {**small_mcn_fields, "vocab_size": len(words) + 2, "structure": structure, "cem": cem, **values}
+        model = McnModel(preset("mcn-tiny", **fields)).eval()
+        model.text.load_vectors(torch.randn(len(words), model.config.word_dim))
+        return model, WordTokenizer(words, max_tokens=model.config.max_tokens)
+
+    return make
+
+
+@pytest.fixture
+def make_mcn_checkpoint(make_mcn, tmp_path):
+    """Makes a checkpoint folder of such a model; its name is the structure's."""
+    from deixis.hub import save_checkpoint
+
+    def make(structure="mcn", **values):
+        model, tokenizer = make_mcn(structure, **values)
+        save_checkpoint(tmp_path / "mcn-checkpoints" / structure, model, tokenizer)
+        return tmp_path / "mcn-checkpoints" / structure
+
+    return make

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "losses": {"config", "structures", "geometry"},
     "metrics": {"config", "structures", "geometry"},
     "drawing": {"config", "structures", "geometry", "progress"},
+    "attention_drawing": {"config", "structures", "geometry", "progress"},
 }
 GROUND_FLOOR = set(MAY_IMPORT)
 MAY_IMPORT["hub"] = GROUND_FLOOR - {"data"}
@@ -93,7 +94,10 @@ def test_import_deixis_when_done_then_torch_and_pillow_are_not_loaded():
 
 
 def test_ground_floor_when_imported_then_torch_is_not_loaded():
-    without_torch = ("config", "structures", "progress", "geometry", "language", "drawing", "cli", "data", "metrics")
+    without_torch = (
+        "config", "structures", "progress", "geometry", "language", "drawing", "attention_drawing", "cli", "data",
+        "metrics",
+    )  # fmt: skip
     modules = [
         ".".join(["deixis", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
         for path in FILES

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from deixis.cli import app
 from deixis.cli.batch import read_request
+from deixis.cli.evaluate import Suppression
 from deixis.cli.models import describe_checkpoint, flatten
-from deixis.cli.running import sentence
+from deixis.cli.running import sentence, tell_problems
 from deixis.cli.train import parse_fields, read_recipe
-from deixis.config import preset
+from deixis.config import SUPPRESSIONS, preset
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import decode_rle
 from deixis.hub import save_checkpoint
@@ -128,7 +129,52 @@ def test_ground_mask_when_one_phrase_then_the_name_is_kept(checkpoint, photo, tm
     assert read_image(tmp_path / "m.png").shape == (*HW, 3)
 
 
+def test_ground_when_model_is_of_the_mcn_family_then_as_with_any_other(make_mcn_checkpoint, photo, tmp_path):
+    mask = tmp_path / "mask.png"
+    result = run("ground", photo, "left dog", "--model", make_mcn_checkpoint(), "--json", "--mask", mask)
+    assert result.exit_code == 0, result.output
+    row = json.loads(result.stdout, parse_constant=pytest.fail)
+    assert row["model"] == "mcn"
+    np.testing.assert_array_equal(read_image(mask)[..., 0] == 255, decode_rle(row["mask"]))
+
+
+def test_ground_when_model_gives_masks_only_then_a_dash_for_the_box(make_mcn_checkpoint, photo, tmp_path):
+    folder, overlay = make_mcn_checkpoint("single-res-52"), tmp_path / "over.png"
+    result = run("ground", photo, "dog", "--model", folder, "--overlay", overlay, "--mask", tmp_path / "m.png")
+    assert result.exit_code == 0, result.output
+    (row,) = [line for line in result.stdout.splitlines() if "dog" in line]
+    assert row.split("│")[2].strip() == "-"
+    assert read_image(overlay).shape == read_image(tmp_path / "m.png").shape == (*HW, 3)
+
+
+def test_ground_when_model_gives_boxes_only_then_mask_is_null_and_the_overlay_drawn(
+    make_mcn_checkpoint, photo, tmp_path
+):
+    folder, overlay = make_mcn_checkpoint("single-rec-13"), tmp_path / "over.png"
+    result = run("ground", photo, "dog", "cat", "--model", folder, "--json", "--overlay", overlay)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in result.stdout.splitlines()]
+    assert [(row["mask"], len(row["box"])) for row in rows] == [(None, 4), (None, 4)]
+    assert read_image(overlay).shape == (*HW, 3)
+    source = write_lines(tmp_path / "in.jsonl", {"image": "photo.png", "phrase": "dog"})
+    batched = run("ground", "--batch", source, "--out", tmp_path / "out.jsonl", "--model", folder)
+    assert batched.exit_code == 0, batched.output
+    assert {**read_lines(tmp_path / "out.jsonl")[0], "ms": 0, "image": ""} == {**rows[0], "ms": 0, "image": ""}
+
+
 # A user's mistakes: one sentence and status 1
+
+
+@pytest.mark.parametrize("phrases", [["dog"], ["dog", "cat"]], ids=len)
+def test_ground_mask_when_model_gives_boxes_only_then_one_sentence_names_it(
+    make_mcn_checkpoint, photo, tmp_path, phrases
+):
+    folder = make_mcn_checkpoint("single-rec-13")
+    pictures = ("--overlay", tmp_path / "o.png", "--mask", tmp_path / "m.png")
+    result = run("ground", photo, *phrases, "--model", folder, *pictures)
+    assert_one_sentence(result, "expected", "--mask", "'single-rec-13'")
+    assert not result.stdout
+    assert [path.name for path in tmp_path.glob("*.png")] == ["photo.png"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "cut"])
@@ -232,7 +278,35 @@ def test_sentence_when_error_is_the_systems_own_then_reason_and_file():
     assert sentence(ValueError("two\nlines")) == "two lines"
 
 
+def test_ground_attention_when_model_has_none_then_nothing_is_printed_or_written(make_mcn_checkpoint, photo, tmp_path):
+    pictures = ("--mask", tmp_path / "m.png", "--attention", tmp_path / "a.png")
+    result = run("ground", photo, "dog", "--model", make_mcn_checkpoint(cem="off"), *pictures)
+    assert_one_sentence(result, "expected", "--attention", "'mcn'")
+    assert not result.stdout
+    assert [path.name for path in tmp_path.glob("*.png")] == ["photo.png"]
+
+
 # Wrong usage: status 2
+
+
+@pytest.mark.parametrize("phrases", [["dog"], ["dog", "cat"]], ids=len)
+@pytest.mark.parametrize(
+    ("first", "second"), [("--overlay", "--mask"), ("--overlay", "--attention"), ("--mask", "--attention")]
+)
+def test_ground_when_two_pictures_have_one_name_then_status_2_before_any_work(photo, tmp_path, first, second, phrases):
+    (tmp_path / "sub").mkdir()
+    again = tmp_path / "sub" / ".." / "p.png"
+    result = run("ground", photo, *phrases, "--model", "no-such-model", first, tmp_path / "p.png", second, again)
+    assert result.exit_code == 2
+    assert first in result.stderr
+    assert second in result.stderr
+    assert [path.name for path in tmp_path.glob("*.png")] == ["photo.png"]
+
+
+def test_ground_when_a_numbered_picture_would_overwrite_another_then_status_2(photo, tmp_path):
+    pictures = ("--overlay", tmp_path / "m-2.png", "--mask", tmp_path / "m.png")
+    assert run("ground", photo, "dog", "cat", "--model", "no-such-model", *pictures).exit_code == 2
+    assert run("ground", photo, "dog", "--model", "no-such-model", *pictures).exit_code == 1  # no m-2.png is written
 
 
 @pytest.mark.parametrize(
@@ -246,6 +320,8 @@ def test_sentence_when_error_is_the_systems_own_then_reason_and_file():
         ["ground", "photo.jpg", "dog", "--out", "out.jsonl"],
         ["ground", "photo.jpg", "dog", "--batch", "in.jsonl", "--out", "out.jsonl"],
         ["evaluate", "deixis-tiny"],
+        ["evaluate", "deixis-tiny", "scenes:val", "--suppression", "hard"],
+        ["reproduce", "table-of-nobody"],
         ["data", "show", "scenes"],
         ["train", "no-such-recipe"],
         ["train", "debug", "--steps", "many"],
@@ -527,6 +603,79 @@ def test_evaluate_when_jsonl_then_figures_baselines_and_report(checkpoint, photo
     assert "best constant box" in table.stdout
 
 
+@pytest.mark.parametrize(("structure", "missing"), [("single-rec-13", "res"), ("single-res-52", "rec")])
+def test_evaluate_when_the_model_lacks_a_part_then_null_and_not_zero(
+    make_mcn_checkpoint, photo, tmp_path, structure, missing
+):
+    masked = {"box": [0, 0, 40, 48], "mask": [[0, 0, 40, 0, 40, 48, 0, 48]]}
+    source = write_lines(tmp_path / "pairs.jsonl", {"image": photo.name, "phrase": "left dog", **masked})
+    result = run("evaluate", make_mcn_checkpoint(structure), source, "--json", "--report", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout, parse_constant=pytest.fail)
+    assert figures["n"] == 1
+    assert {part for part in ("rec", "res", "ie") if figures[part] is None} == {missing, "ie"}
+    (line,) = read_lines(tmp_path / "report" / "predictions.jsonl")
+    assert (line["box"] is None, line["iou"] is None) == (missing == "rec",) * 2
+    assert (line["mask_iou"] is None) == (missing == "res")
+
+
+def test_evaluate_when_suppression_is_named_then_it_is_used_and_recorded(make_mcn_checkpoint, photo, tmp_path):
+    masked = {"box": [0, 0, 40, 48], "mask": [[0, 0, 40, 0, 40, 48, 0, 48]]}
+    source = write_lines(tmp_path / "pairs.jsonl", {"image": photo.name, "phrase": "left dog", **masked})
+    folder, report = make_mcn_checkpoint(suppression="soft"), tmp_path / "report"
+    own = json.loads(run("evaluate", folder, source, "--json").stdout)
+    other = json.loads(run("evaluate", folder, source, "--json", "--suppression", "crop", "--report", report).stdout)
+    assert (own["suppression"], other["suppression"]) == ("soft", "crop")
+    assert json.loads((report / "metrics.json").read_text())["suppression"] == "crop"
+    assert own["rec"] == other["rec"]
+
+
+def test_suppression_when_compared_with_the_config_then_every_way_can_be_named():
+    assert tuple(Suppression) == SUPPRESSIONS
+
+
+def test_reproduce_when_a_picture_is_missing_then_told_and_the_table_is_printed(make_mcn_checkpoint, photo, tmp_path):
+    masked = {"phrase": "left dog", "box": [0, 0, 40, 48], "mask": [[0, 0, 40, 0, 40, 48, 0, 48]]}
+    missing = [{"image": f"gone{i}.png", **masked} for i in range(7)]
+    source = write_lines(tmp_path / "pairs.jsonl", b"{not json", missing[0], {"image": photo.name, **masked}, *missing)
+    result = run("reproduce", "mcn-table-1", "--model", make_mcn_checkpoint(), "--data", source)
+    assert result.exit_code == 0, result.output
+    assert "n = 1, 9 left out:" in result.stdout
+    assert "| ASNLS | 62.44 |" in result.stdout
+    told = result.stderr.splitlines()
+    assert "line 1" in told[0]
+    assert "gone0.png" in told[1]
+    assert told[5:] == ["deixis: and 4 more left out"]
+
+
+def test_reproduce_when_model_gives_no_boxes_then_one_sentence(make_mcn_checkpoint, photo, tmp_path):
+    masked = {"phrase": "left dog", "box": [0, 0, 40, 48], "mask": [[0, 0, 40, 0, 40, 48, 0, 48]]}
+    source = write_lines(tmp_path / "pairs.jsonl", {"image": photo.name, **masked})
+    folder = make_mcn_checkpoint("single-res-52")
+    result = run("reproduce", "mcn-table-1", "--model", folder, "--data", source)
+    assert_one_sentence(result, "expected a model of boxes and masks, got 'single-res-52'")
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 6, 8])
+def test_tell_problems_when_many_then_five_and_how_many_more(capsys, number):
+    tell_problems([f"line {i}" for i in range(number)])
+    told = capsys.readouterr().err.splitlines()
+    assert told[:5] == [f"deixis: line {i}" for i in range(min(number, 5))]
+    assert told[5:] == ([f"deixis: and {number - 5} more left out"] if number > 5 else [])
+
+
+def test_calibrate_when_root_is_named_then_the_files_are_found_there(checkpoint, tmp_path, monkeypatch):
+    opened = []
+
+    def opening(name, **options):
+        opened.append((name, options))
+        raise ValueError("expected nothing more")
+
+    monkeypatch.setattr("deixis.data.open_dataset", opening)
+    assert_one_sentence(run("calibrate", checkpoint, "refcoco:val", "--root", tmp_path, "--limit", 10))
+    assert opened == [("refcoco", {"split": "val", "root": tmp_path, "limit": 10})]
+
+
 def test_evaluate_when_data_set_is_missing_then_one_sentence(checkpoint, tmp_path):
     assert_one_sentence(run("evaluate", checkpoint, tmp_path / "none.jsonl"), "none.jsonl")
 
@@ -554,6 +703,13 @@ def test_train_show_when_given_then_recipe_is_printed_and_reads_back(tmp_path):
     assert read_recipe(tmp_path) == recipe("debug", steps=7)
 
 
+def test_train_show_when_of_the_mcn_family_then_every_value_reads_back(tmp_path):
+    result = run("train", "mcn", "--milestones", "[2, 5]", "--epochs", "6", "--root", "data", "--show")
+    assert result.exit_code == 0
+    (tmp_path / "recipe.json").write_text(result.stdout)
+    assert read_recipe(tmp_path) == recipe("mcn", milestones=(2, 5), epochs=6, root="data")
+
+
 def test_train_resume_when_folder_holds_no_run_then_one_sentence(tmp_path):
     assert_one_sentence(run("train", "--resume", tmp_path), "recipe.json")
 
@@ -570,6 +726,8 @@ def test_train_resume_when_folder_holds_no_run_then_one_sentence(tmp_path):
         (b'{"image_sizes": [64, 100]}', "multiples of 32, got (64, 100)"),
         (b'{"image_sizes": 64}', "expected image_sizes of the type tuple[int, ...], got 64"),
         (b'{"lr": NaN}', "got nan"),
+        (b'{"milestones": [1.5]}', "expected milestones to be whole numbers of at least 0, got (1.5,)"),
+        (b'{"optimiser": "sgd"}', "expected optimiser out of ('adamw', 'adam'), got 'sgd'"),
     ],
 )
 def test_train_resume_when_recipe_is_damaged_then_one_sentence_names_the_file(tmp_path, content, words):

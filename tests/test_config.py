@@ -1,9 +1,20 @@
 import json
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from deixis.config import PRESETS, DeixisConfig, config_from_dict, config_to_dict, preset
+from deixis.config import (
+    FAMILIES,
+    JOINT_STRUCTURES,
+    PRESETS,
+    STRUCTURES,
+    DeixisConfig,
+    McnConfig,
+    config_from_dict,
+    config_to_dict,
+    has_word_pieces,
+    preset,
+)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -71,7 +82,86 @@ def test_merge_dim_when_asked_then_three_groups():
     assert preset("deixis-tiny", group_dim=16).merge_dim == 48
 
 
-@pytest.mark.parametrize("values", [{"family": "mcn"}, {}, {"family": "deixis", "depth": 3}, [], None, "deixis"])
+@pytest.mark.parametrize(
+    "values",
+    [{"family": "other"}, {}, {"family": "deixis", "depth": 3}, {"family": "mcn", "depth": 3},
+     {"family": "mcn", "mask_dim": 8}, {"family": "deixis", "aspp_dim": 8}, [], None, "deixis"],
+)  # fmt: skip
 def test_config_from_dict_when_it_is_no_such_config_then_one_sentence(values):
     with pytest.raises(ValueError, match="expected"):
         config_from_dict(values)
+
+
+@pytest.mark.parametrize("family", ["mcn", "deixis"])
+def test_preset_when_the_family_is_given_then_refused(family):
+    with pytest.raises(ValueError, match=r"expected fields out of .*got \['family'\]"):
+        preset("deixis-tiny", family=family)
+
+
+# the mcn family
+
+
+@pytest.mark.parametrize("config", [DeixisConfig(), McnConfig()], ids=["deixis", "mcn"])
+def test_config_when_a_field_is_true_or_false_then_nothing_else_is_taken(config):
+    for one in fields(config):
+        if one.type == "bool":
+            with pytest.raises(ValueError, match=f"expected {one.name} to be True or False, got 'False'"):
+                replace(config, **{one.name: "False"})
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_mcn_config_when_the_canvas_is_black_or_white_then_taken(fill):
+    assert preset("mcn-tiny", fill=fill).fill == fill
+
+
+def test_config_from_dict_when_family_is_told_then_its_dataclass_with_its_defaults():
+    assert config_from_dict({"family": "mcn"}) == McnConfig()
+    assert config_from_dict({"family": "deixis"}) == DeixisConfig()
+    assert {type(config) for config in PRESETS.values()} == set(FAMILIES.values())
+
+
+def test_has_word_pieces_when_asked_then_with_minilm_alone():
+    assert {name for name, config in PRESETS.items() if has_word_pieces(config)} == {"deixis-tiny", "deixis-tiny-lite0"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_encoder", "yolov3-tiny"), ("structure", "mcn-13"), ("structure", None), ("cem", "on"),
+        ("suppression", "hard"), ("fusion", "sum"), ("top_down", ""), ("garan_order", 1), ("frozen_norm", "train"),
+        ("image_size", 100), ("image_size", 416.0), ("dim", 0), ("dim", True), ("vocab_size", -1), ("garan_heads", 3),
+        ("anchors_px", ()), ("anchors_px", ((1, 2), (3,))), ("anchors_px", ((1, 0),)), ("anchors_px", ((-1, 2),)),
+        ("anchors_px", 3), ("anchors_px", None), ("anchors_px", "12"), ("anchors_px", (3, 4)), ("anchors_px", ("12",)),
+        ("anchors_px", (("1", 2),)), ("anchors_px", ((1, float("inf")),)), ("anchors_px", ((float("nan"), 2),)),
+        ("anchors_px", ((10**400, 2),)), ("anchors_px", ((True, 2),)), ("anchors_px", ((1, [2]),)),
+        ("fill", -1), ("fill", 256), ("fill", 1.0), ("fill", True),
+        *((name, value) for name in ("text_attention", "garan", "train_words", "mask_padding")
+          for value in ("False", 0, 1, None)),
+    ],
+)  # fmt: skip
+def test_mcn_config_when_a_value_cannot_be_then_one_sentence_names_field_and_value(field, value):
+    with pytest.raises(ValueError, match=field) as caught:
+        preset("mcn-tiny", **{field: value})
+    text = str(caught.value)
+    assert text.startswith("expected ")
+    assert repr(value) in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_mcn_config_when_there_are_not_two_branches_with_garan_then_cem_must_be_off(structure):
+    assert preset("mcn-tiny", structure=structure, cem="off").structure == structure
+    assert preset("mcn-tiny", structure=structure, cem="off", garan=False).garan is False
+    with pytest.raises(ValueError, match="expected cem 'off' without garan"):
+        preset("mcn-tiny", structure=structure, garan=False)
+    if structure in JOINT_STRUCTURES:
+        assert preset("mcn-tiny", structure=structure, cem="literal").cem == "literal"
+    else:
+        with pytest.raises(ValueError, match=r"expected cem 'off' .* structure of one branch"):
+            preset("mcn-tiny", structure=structure)
+
+
+def test_mcn_config_when_anchors_come_from_json_then_pairs_of_floats():
+    assert McnConfig(anchors_px=[[10, 13], [16, 30.5]]).anchors_px == ((10.0, 13.0), (16.0, 30.5))  # pyright: ignore[reportArgumentType]
+    assert McnConfig().anchors_px == ((137.0, 256.0), (248.0, 272.0), (386.0, 271.0))
+    assert hash(McnConfig(anchors_px=[[1, 2]])) == hash(McnConfig(anchors_px=((1, 2),)))  # pyright: ignore[reportArgumentType]

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from deixis.grounder import (
     check_phrase,
     keep_inside,
     load,
-    score_features,
 )
-from deixis.hub import load_checkpoint
+from deixis.hub import load_checkpoint, save_checkpoint
+from deixis.models.suppression import finish_mask
 
 PHRASES = ["left dog", "the red ball", "cat"]
 
@@ -254,6 +255,15 @@ def test_load_when_precision_is_unknown_then_refused(tiny_checkpoint):
 # what comes out
 
 
+def test_evidence_when_grounded_then_the_models_signs_and_last_the_agreement(grounder, scene):
+    found = scene.ground("cat")
+    ids, valid = (torch.from_numpy(x) for x in grounder.tokenizer.encode(["cat"]))
+    with torch.inference_mode():
+        answer = grounder.model.answer(scene.features.pick(torch.tensor([0])), ids, valid)
+    assert found.evidence == (*answer.signs[0].tolist(), found.agreement)
+    assert found.score == pytest.approx(calibrated(found.evidence, {}, (0.5, 0.0, 0.5, 0.0)))
+
+
 def test_to_json_when_dumped_then_strict_json_with_the_designs_keys(scene):
     found = scene.ground("cat")
     row = json.loads(json.dumps(found.to_json("a.jpg"), allow_nan=False))
@@ -296,25 +306,19 @@ def test_keep_inside_when_inside_already_then_untouched():
 # score
 
 
-def test_score_features_when_by_hand_then_log_odds():
-    assert score_features(1.5, 0.5, 0.75, 0.3) == pytest.approx((1.5, 0.0, math.log(3), 0.3))
-
-
-@pytest.mark.parametrize(("exists", "p"), [(1e9, 1.0), (-1e9, 0.0)])
-def test_score_features_when_extreme_then_finite(exists, p):
-    values = score_features(exists, p, p, p)
-    assert all(abs(v) <= 12 for v in values)
-
-
 def test_calibrated_when_by_hand_then_logistic_of_the_weighted_sum():
     calibration = {"weights": [1.0, 0.5, 0.0, 2.0], "bias": -1.0}
     logit = 1.0 * 0.2 + 0.5 * 4 + 2.0 * 0.5 - 1.0
-    assert calibrated((0.2, 4.0, 9.0, 0.5), calibration) == pytest.approx(1 / (1 + math.exp(-logit)))
+    assert calibrated((0.2, 4.0, 9.0, 0.5), calibration, (7.0,) * 4) == pytest.approx(1 / (1 + math.exp(-logit)))
+
+
+def test_calibrated_when_nothing_is_stored_then_the_models_own_weights_and_no_bias():
+    assert calibrated((0.2, 0.5), {}, (3.0, 2.0)) == pytest.approx(1 / (1 + math.exp(-1.6)))
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_calibrated_when_weights_are_huge_then_still_a_probability(sign):
-    assert 0 <= calibrated((12.0, 9.0, 9.0, 1.0), {"weights": [sign * 1e300, 0, 0, 0]}) <= 1
+    assert 0 <= calibrated((12.0, 9.0, 9.0, 1.0), {"weights": [sign * 1e300, 0, 0, 0]}, ()) <= 1
 
 
 @pytest.mark.parametrize(
@@ -323,3 +327,141 @@ def test_calibrated_when_weights_are_huge_then_still_a_probability(sign):
 )
 def test_canvas_side_when_small_then_not_enlarged_and_when_large_then_the_models_own(hw, largest, side):
     assert canvas_side(hw, largest) == side
+
+
+# the mcn family
+
+
+def mcn_answer(grounder, scene, phrase):
+    """What the model itself says, on the canvas."""
+    ids, valid = (torch.from_numpy(x) for x in grounder.tokenizer.encode([phrase]))
+    with torch.inference_mode():
+        return grounder.model.answer(scene.features.pick(torch.tensor([0])), ids, valid)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 50, 3), (3000, 20, 3), (40, 60, 3)], ids=str)
+def test_mcn_when_image_has_any_shape_then_contract_holds_and_batches_equal_single_phrases(make_mcn_checkpoint, shape):
+    scene = load(make_mcn_checkpoint(), precision="float32").look(
+        np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    )
+    for one, phrase in zip(scene.ground_all(PHRASES), PHRASES, strict=True):
+        check_contract(one, shape[:2])
+        assert one.hw == shape[:2]
+        assert_same(one, scene.ground(phrase))
+
+
+def test_mcn_when_image_is_small_then_still_the_canvas_and_the_grey_of_its_training(make_mcn_checkpoint):
+    scene = load(make_mcn_checkpoint(image_size=288, fill=7), precision="float32").look(np.full((30, 60, 3), 255, "u1"))
+    assert scene.frame.size == 288
+    grounder = scene.grounder
+    seen = []
+    grounder.model.encode_image = lambda pixels, content: seen.append((pixels, content))
+    grounder.look(np.full((30, 60, 3), 255, np.uint8))
+    ((pixels, content),) = seen
+    assert pixels.shape == (1, 3, 288, 288)
+    torch.testing.assert_close(pixels[0, :, 0], torch.full((3, 288), 7 / 255))
+    assert (pixels[0, :, 144] == 1).all()
+    torch.testing.assert_close(content, torch.tensor([[0.0, 0.25, 1.0, 0.75]]))
+
+
+def test_mcn_score_when_not_calibrated_then_the_boxs_confidence(make_mcn_checkpoint, photo):
+    grounder = load(make_mcn_checkpoint(), precision="float32")
+    scene = grounder.look(photo)
+    found, answer = scene.ground("red ball"), mcn_answer(grounder, scene, "red ball")
+    assert found.score == pytest.approx(float(answer.confidence[0]), abs=1e-5)
+    assert found.evidence == (*answer.signs[0].tolist(), found.agreement)
+    assert len(found.evidence) == 2
+
+
+def test_mcn_box_and_mask_when_recomputed_from_the_answer_then_the_official_order(make_mcn_checkpoint, photo):
+    grounder = load(make_mcn_checkpoint(suppression="crop"), precision="float32")
+    assert grounder.suppression == "crop"
+    scene = grounder.look(photo)
+    found, answer = scene.ground("cat"), mcn_answer(grounder, scene, "cat")
+    canvas_px = (answer.boxes[0] * 64).tolist()
+    np.testing.assert_allclose(found.box, keep_inside(scene.frame.box_to_image(canvas_px), (40, 60)), atol=1e-4)
+    probability = answer.mask_probability[0].numpy()
+    for method in ("crop", "none"):
+        grounder.suppression = method
+        wanted = finish_mask(probability, scene.frame, canvas_px, float(answer.confidence[0]), method, "official")
+        np.testing.assert_array_equal(scene.ground("cat").mask, wanted)
+
+
+def sure_of_everything(grounder):
+    """The mask's probability is 1 everywhere."""
+    with torch.no_grad():
+        grounder.model.mask.conv.bias.fill_(100)
+    return grounder
+
+
+def test_mcn_mask_when_suppression_crops_then_nothing_outside_the_box(make_mcn_checkpoint, photo):
+    grounder = sure_of_everything(load(make_mcn_checkpoint(suppression="crop"), precision="float32"))
+    found = grounder.ground(photo, "cat")
+    own = box_from_mask(found.mask)
+    assert not found.mask.all()
+    np.testing.assert_allclose(own, found.box, atol=2.0)  # the canvas is as fine as the image
+    grounder.suppression = "none"
+    assert grounder.ground(photo, "cat").mask.all()
+
+
+BOX_ONLY = ("single-rec-13", "single-rec-52")
+MASK_ONLY = ("single-res-13", "single-res-52")
+
+
+@pytest.mark.parametrize("structure", [*BOX_ONLY, *MASK_ONLY])
+def test_one_branch_when_grounded_then_the_other_part_is_none_everywhere(make_mcn_checkpoint, photo, structure):
+    found = load(make_mcn_checkpoint(structure), precision="float32").ground(photo, "left dog")
+    row = json.loads(json.dumps(found.to_json("a.jpg"), allow_nan=False))
+    assert list(row) == ["image", "phrase", "box", "score", "agreement", "found", "mask", "model", "ms"]
+    if structure in BOX_ONLY:
+        assert (found.mask, row["mask"]) == (None, None)
+        x1, y1, x2, y2 = found.box
+        assert 0 <= x1 < x2 <= 60
+        assert 0 <= y1 < y2 <= 40
+        np.testing.assert_allclose(row["box"], found.box, atol=0.0051)
+    else:
+        assert (found.box, row["box"]) == (None, None)
+        assert (found.mask.shape, found.mask.dtype) == ((40, 60), np.bool_)
+        np.testing.assert_array_equal(decode_rle(row["mask"]), found.mask)
+    assert found.hw == (40, 60)
+    assert found.agreement == row["agreement"] == 1.0
+    assert 0 < found.score < 1
+    assert row["model"] == structure
+
+
+@pytest.mark.parametrize("structure", MASK_ONLY)
+def test_mask_only_when_suppression_is_configured_then_there_is_no_box_to_go_by(make_mcn_checkpoint, photo, structure):
+    grounder = load(make_mcn_checkpoint(structure, suppression="crop"), precision="float32")
+    assert sure_of_everything(grounder).ground(photo, "cat").mask.all()
+    assert grounder.ground(photo, "cat").score == pytest.approx(0.9999)  # its surest pixel, kept away from 1
+
+
+@pytest.mark.parametrize("structure", [*BOX_ONLY, *MASK_ONLY])
+def test_draw_when_a_part_is_none_then_the_other_is_drawn(make_mcn_checkpoint, photo, structure):
+    found = replace(load(make_mcn_checkpoint(structure), precision="float32").ground(photo, "cat"), image=photo)
+    if found.mask is not None:
+        found.mask[:] = True
+    drawn = np.asarray(found.draw())
+    assert drawn.shape == photo.shape
+    assert (drawn != photo).any()
+
+
+@pytest.mark.parametrize("structure", ["mcn", "single-rec-13", "single-res-52"])
+def test_mcn_when_bfloat16_then_answers_are_near_float32(make_mcn_checkpoint, photo, structure):
+    folder = make_mcn_checkpoint(structure)
+    fine, coarse = (load(folder, precision=one).ground(photo, "red dog") for one in ("float32", "bfloat16"))
+    assert coarse.score == pytest.approx(fine.score, abs=0.05)
+    assert (coarse.box is None, coarse.mask is None) == (fine.box is None, fine.mask is None)
+    if structure != "mcn":  # there, a mask's border may move with the box
+        assert fine.box is None or np.abs(np.array(coarse.box) - np.array(fine.box)).max() < 2
+        assert fine.mask is None or (fine.mask != coarse.mask).mean() < 0.1
+
+
+def test_found_when_mcn_thresholds_are_stored_then_they_count(make_mcn, tmp_path, photo):
+    model, tokenizer = make_mcn("single-rec-13")
+    for bias, expected in ((9.0, True), (-9.0, False)):
+        calibration = {"weights": [0.0, 0.0], "bias": bias, "found_score": 0.6, "found_agreement": 0.5}
+        save_checkpoint(tmp_path / "one", model, tokenizer, calibration=calibration)
+        found = load(tmp_path / "one", precision="float32").ground(photo, "cat")
+        assert found.score == pytest.approx(1 / (1 + math.exp(-bias)))
+        assert found.found is expected

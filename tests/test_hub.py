@@ -34,7 +34,12 @@ def assert_one_sentence(caught, *expected):
         assert str(word) in text
 
 
-def test_save_load_when_word_vectors_then_weights_equal_as_float16(saved, small_model, words):
+def as_stored(tensor):
+    """What a tensor below `LARGE` is after saving: vectors as they are, the others rounded to float16."""
+    return tensor if tensor.ndim < 2 else tensor.half().float()
+
+
+def test_save_load_when_word_vectors_then_weights_equal_as_float16_and_vectors_exactly(saved, small_model, words):
     loaded = load_checkpoint(saved)
     assert loaded.name == "smallest"
     assert loaded.calibration == {"bias": 0.5}
@@ -42,7 +47,7 @@ def test_save_load_when_word_vectors_then_weights_equal_as_float16(saved, small_
     assert not loaded.model.training
     for name, tensor in loaded.model.state_dict().items():
         assert tensor.dtype == torch.float32
-        assert torch.equal(tensor, small_model.state_dict()[name].half().float()), name
+        assert torch.equal(tensor, as_stored(small_model.state_dict()[name])), name
     np.testing.assert_array_equal(
         loaded.tokenizer.encode(["red dog"])[0], WordTokenizer(words, max_tokens=5).encode(["red dog"])[0]
     )
@@ -64,7 +69,7 @@ def test_save_load_when_weights_are_large_then_they_are_within_half_a_step_of_th
             step = wanted.flatten(1).abs().amax(1) / 127
             assert ((loaded[name] - wanted).flatten(1).abs() <= 0.501 * step[:, None]).all()
         else:
-            assert torch.equal(loaded[name], wanted.half().float()), name
+            assert torch.equal(loaded[name], as_stored(wanted)), name
     assert seen == {2, 4}  # tables and convolutions
 
 
@@ -220,3 +225,104 @@ def test_bundled_when_listed_then_each_has_a_card_and_loads_by_name():
         folder = find_checkpoint(name)
         assert {"model.safetensors", "config.json", "README.md"} <= {file.name for file in folder.iterdir()}
         assert sum(file.stat().st_size for file in folder.iterdir()) <= 60e6
+
+
+# the mcn family
+
+
+def trained_a_little(model):
+    """The model after a forward pass in training, so that its batch-norms have statistics of their own."""
+    model.train()
+    index = torch.tensor([0, 1, 1])
+    ids, valid = torch.tensor([[2, 3], [4, 5], [6, 0]]), torch.tensor([[True, True], [True, True], [True, False]])
+    with torch.no_grad():
+        model(torch.rand(2, 3, 64, 64), torch.zeros(2, 4), index, ids, valid)
+    return model.eval()
+
+
+@pytest.mark.parametrize("structure", ["mcn", "single-rec-13", "single-res-52"])
+def test_save_load_when_mcn_then_the_config_words_and_answers_come_back(make_mcn, tmp_path, structure):
+    model, tokenizer = make_mcn(structure, image_size=96, train_words=True)
+    save_checkpoint(tmp_path / "mcn", trained_a_little(model), tokenizer)
+    assert (tmp_path / "mcn" / "vocab.txt").read_text().split() == tokenizer.words
+    loaded = load_checkpoint(tmp_path / "mcn")
+    assert loaded.model.config == model.config
+    assert not loaded.model.training
+    ids, valid = (torch.from_numpy(x) for x in loaded.tokenizer.encode(["red dog", "the ball on left"]))
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.ndim > 1:
+                tensor.copy_(tensor.half())  # what saving rounds; after that, nothing may differ
+        pixels, index = torch.rand(1, 3, 96, 96), torch.tensor([0, 0])
+        one, two = (
+            m.answer(m.encode_image(pixels, torch.tensor([[0.0, 0, 1, 1]])).pick(index), ids, valid)
+            for m in (model, loaded.model)
+        )
+    for name in ("boxes", "mask_probability", "confidence", "signs"):
+        wanted, got = getattr(one, name), getattr(two, name)
+        assert (wanted is None) == (got is None)
+        assert wanted is None or torch.equal(wanted, got), name
+
+
+def test_save_load_when_batch_norm_has_run_then_its_statistics_survive_to_the_last_bit(make_mcn, tmp_path):
+    model, tokenizer = make_mcn()
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for name, value in trained_a_little(model).state_dict().items():
+            if name.endswith("running_var"):
+                value += 1 / 3  # no float16
+    save_checkpoint(tmp_path / "mcn", model, tokenizer)
+    kept = load_checkpoint(tmp_path / "mcn").model.state_dict()
+    statistics = [name for name in kept if name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert len(statistics) >= 3 * 10
+    for name in statistics:
+        assert not torch.equal(kept[name], fresh[name]), name
+        assert torch.equal(kept[name], model.state_dict()[name]), name
+        assert kept[name].dtype == model.state_dict()[name].dtype
+
+
+def test_save_when_statistics_exceed_float16_then_they_are_kept(make_mcn, tmp_path):
+    model, tokenizer = make_mcn()
+    with torch.no_grad():
+        model.encoder.down[0].norm.running_var.fill_(1e6)
+    save_checkpoint(tmp_path / "mcn", model, tokenizer)
+    assert (load_checkpoint(tmp_path / "mcn").model.encoder.down[0].norm.running_var == 1e6).all()
+
+
+def test_save_when_mcn_then_config_says_how_pictures_and_masks_are_treated(make_mcn_checkpoint):
+    stored = json.loads((make_mcn_checkpoint(fill=99) / "config.json").read_text())
+    assert stored["model"]["family"] == "mcn"
+    assert stored["preprocessing"] | {"resize": ""} == {
+        "resize": "", "largest_size": 64, "fill": 99, "mean": [0, 0, 0], "std": [1, 1, 1], "mask_threshold": 0.35,
+    }  # fmt: skip
+
+
+def test_load_when_mcn_calibration_has_the_weights_of_another_family_then_one_sentence(make_mcn_checkpoint):
+    folder = make_mcn_checkpoint()
+    change_config(folder, lambda stored: stored.update(calibration={"weights": [1.0, 0.5], "bias": 0.1}))
+    assert load_checkpoint(folder).calibration["weights"] == [1.0, 0.5]
+    change_config(folder, lambda stored: stored.update(calibration={"weights": [1.0, 0.0, 0.5, 0.0]}))
+    with pytest.raises(ValueError, match="calibration") as caught:
+        load_checkpoint(folder)
+    assert_one_sentence(caught, folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"structure": "mcn-2"}, {"image_size": 100}, {"anchors_px": [[1]]}, {"anchors_px": 3}, {"anchors_px": [["a", 2]]},
+     {"garan_heads": 0}, {"dropout": 0.1}],
+)  # fmt: skip
+def test_load_when_mcn_config_is_damaged_then_one_sentence_with_the_folder(make_mcn_checkpoint, change):
+    folder = make_mcn_checkpoint()
+    change_config(folder, lambda stored: stored["model"].update(change))
+    with pytest.raises(ValueError, match=r"expected a Deixis config\.json") as caught:
+        load_checkpoint(folder)
+    assert_one_sentence(caught, folder)
+
+
+def test_load_when_mcn_has_other_anchors_than_its_weights_then_one_sentence(make_mcn_checkpoint):
+    folder = make_mcn_checkpoint()
+    change_config(folder, lambda stored: stored["model"].update(anchors_px=[[10, 10]]))
+    with pytest.raises(ValueError, match="other shape") as caught:
+        load_checkpoint(folder)
+    assert_one_sentence(caught, folder, "McnModel", "box.conv")

@@ -15,6 +15,7 @@ from deixis.losses import (
     heat_loss,
     mask_loss,
     projection_loss,
+    word_loss,
 )
 from deixis.models.deixis import cell_centres
 
@@ -233,3 +234,34 @@ def test_consistency_when_features_are_opposite_then_large_but_finite():
     loss.sum().backward()
     assert loss.item() == pytest.approx(-math.log(1e-6), abs=0.5)
     assert torch.isfinite(features.grad).all()
+
+
+# word_loss
+
+
+def test_word_loss_when_worked_by_hand_then_the_cells_cross_entropies_by_their_share():
+    logits = torch.tensor([[[math.log(3), 0.0], [0.0, 0.0], [9.0, 0.0]]])  # the first word at 3/4, at 1/2, ...
+    cells = torch.tensor([[0.75, 0.25, 0.0]])
+    first = -0.75 * math.log(0.75) - 0.25 * math.log(0.5)
+    second = -0.75 * math.log(0.25) - 0.25 * math.log(0.5)
+    for label, expected in ((0, first), (1, second)):
+        assert word_loss(logits, torch.tensor([label]), cells).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_word_loss_when_the_word_is_not_known_then_0_and_no_gradient():
+    logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = word_loss(logits, torch.tensor([-1, 2]), torch.full((2, 4), 0.25))
+    assert loss.shape == (2,)
+    assert loss[0].item() == 0
+    loss.sum().backward()
+    assert not logits.grad[0].any()
+    assert logits.grad[1].any()
+
+
+def test_word_loss_when_uniform_then_the_logarithm_of_how_many():
+    loss = word_loss(torch.zeros(1, 4, 11, dtype=torch.bfloat16), torch.tensor([7]), torch.full((1, 4), 0.25))
+    torch.testing.assert_close(loss, torch.tensor([math.log(11)]))
+
+
+def test_word_loss_when_there_are_no_things_then_none():
+    assert word_loss(torch.zeros(0, 4, 3), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4)).shape == (0,)

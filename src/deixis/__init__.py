@@ -151,6 +151,6 @@ def create_model(name: str, *, pretrained: bool = False, **fields: Any) -> nn.Mo
 
         return load_checkpoint(name).model
     from deixis.config import preset
-    from deixis.models.deixis import DeixisModel
+    from deixis.models.registry import build_model
 
-    return DeixisModel(preset(name, **fields))
+    return build_model(preset(name, **fields))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -73,14 +74,136 @@ class DeixisConfig:
 IMAGE_ENCODERS = ("yolov3-tiny", "efficientnet-lite0")
 TEXT_ENCODERS = ("minilm", "glove-gru")
 
-PRESETS: dict[str, DeixisConfig] = {
+
+@dataclass(frozen=True, kw_only=True)
+class McnConfig:
+    """Paper 1: joint comprehension and segmentation in one stage. Where the paper and its code differ, a field."""
+
+    family: str = "mcn"
+    image_encoder: str = "darknet53"
+    """``darknet53``, ``vgg16`` or ``darknet-tiny`` (the YOLOv3-tiny body)."""
+    image_size: int = 416
+    """Side of the square canvas, a multiple of 32."""
+    structure: str = "mcn"
+    """Rows of Table 3: see `STRUCTURES`."""
+    text_attention: bool = True
+    """Table 2, +TextAtt: weighted sum of the GRU's states; without, the final states of both directions."""
+    garan: bool = True
+    """Table 2, +GARAN."""
+    cem: str = "expected"
+    """Table 2, +CEM: ``expected`` (log of the expected co-energy), ``literal`` (Eq. 9, mean over pairs) or ``off``."""
+    suppression: str = "adaptive"
+    """Table 1 and Table 2, +ASNLS: ``none``, ``crop``, ``soft`` or ``adaptive``."""
+    fusion: str = "official"
+    """Eq. 1: ``official`` puts a residual block on the image and batch-norm around the product; ``paper`` does not."""
+    top_down: str = "official"
+    """Eq. 2: ``official`` concatenates the upsampled map as it is; ``paper`` projects it first."""
+    garan_order: str = "official"
+    """``official``: the bottom-up path starts from the map that GARAN refined; ``paper``: from the one before."""
+    frozen_norm: str = "eval"
+    """Batch-norm of the encoder's frozen part in training: ``eval`` (stored statistics) or ``batch`` (official)."""
+    fusion_dim: int = 1024
+    """Width of F_m1; the paper's text says 512."""
+    dim: int = 512
+    """Width of F_m2, F_m3 and of both branches."""
+    garan_heads: int = 2
+    aspp_dim: int = 256
+    text_dim: int = 1024
+    word_dim: int = 300
+    vocab_size: int = 20_000
+    train_words: bool = False
+    mask_padding: bool = True
+    """Whether the text attention leaves padding out; the official code does not."""
+    max_tokens: int = 15
+    """Longest phrase in words; 20 for RefCOCOg."""
+    anchors_px: tuple[tuple[float, float], ...] = ((137, 256), (248, 272), (386, 271))
+    """Widths and heights of the box branch's anchors on a canvas of 416 pixels."""
+    fill: int = 128
+    """Grey of the canvas around the picture, 0 to 255."""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "image_encoder": MCN_ENCODERS,
+            "structure": STRUCTURES,
+            "cem": ("expected", "literal", "off"),
+            "suppression": SUPPRESSIONS,
+            "fusion": ("official", "paper"),
+            "top_down": ("official", "paper"),
+            "garan_order": ("official", "paper"),
+            "frozen_norm": ("eval", "batch"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"expected {name} to be one of {allowed}, got {getattr(self, name)!r}")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.type == "bool" and type(value) is not bool:
+                raise ValueError(f"expected {one.name} to be True or False, got {value!r}")
+            if one.type == "int" and one.name != "fill" and (type(value) is not int or value < 1):
+                raise ValueError(f"expected {one.name} to be a whole number above 0, got {value!r}")
+        if type(self.fill) is not int or not 0 <= self.fill <= 255:
+            raise ValueError(f"expected fill to be a whole number in 0..255, got {self.fill!r}")
+        if self.image_size % 32:
+            raise ValueError(f"expected image_size to be a positive multiple of 32, got {self.image_size!r}")
+        for name in ("dim", "text_dim"):
+            if getattr(self, name) % self.garan_heads:
+                raise ValueError(f"expected garan_heads to divide {name}, got {self.garan_heads!r}")
+        if self.cem != "off" and not (self.garan and self.structure in JOINT_STRUCTURES):
+            raise ValueError(
+                f"expected cem 'off' without garan or in a structure of one branch, got {self.cem!r} with "
+                f"garan={self.garan!r} and structure={self.structure!r}"
+            )
+        object.__setattr__(self, "anchors_px", _anchors(self.anchors_px))
+
+
+def _anchors(given: object) -> tuple[tuple[float, float], ...]:
+    """Pairs, JSON's lists too, as tuples of floats."""
+    pairs = given if isinstance(given, list | tuple) else ()
+    if not pairs or not all(isinstance(p, list | tuple) and len(p) == 2 and all(map(_is_length, p)) for p in pairs):
+        raise ValueError(f"expected anchors_px to be pairs (width, height) of finite numbers above 0, got {given!r}")
+    return tuple((float(w), float(h)) for w, h in pairs)
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and 0 < value <= sys.float_info.max
+
+
+MCN_ENCODERS = ("darknet53", "vgg16", "darknet-tiny")
+SUPPRESSIONS = ("none", "crop", "soft", "adaptive")
+STRUCTURES = (
+    "mcn",
+    "single-rec-13",
+    "single-rec-52",
+    "single-res-13",
+    "single-res-52",
+    "only-head-different-13",
+    "only-head-different-52",
+    "only-backbone-shared",
+)
+"""MCN Table 3. 13 and 52 name the scale of the last map on a canvas of 416: strides 32 and 8."""
+JOINT_STRUCTURES = ("mcn", "only-head-different-13", "only-head-different-52", "only-backbone-shared")
+
+Config = DeixisConfig | McnConfig
+FAMILIES: dict[str, type[Config]] = {"deixis": DeixisConfig, "mcn": McnConfig}
+
+PRESETS: dict[str, Config] = {
     "deixis-tiny": DeixisConfig(),
     "deixis-tiny-lite0": DeixisConfig(image_encoder="efficientnet-lite0"),
     "deixis-tiny-glove": DeixisConfig(text_encoder="glove-gru", text_dim=128, text_layers=3, vocab_size=20_000),
+    "mcn-darknet53": McnConfig(),
+    "mcn-vgg16": McnConfig(image_encoder="vgg16"),
+    "mcn-tiny": McnConfig(
+        image_encoder="darknet-tiny",
+        fusion_dim=256,
+        dim=128,
+        aspp_dim=64,
+        text_dim=256,
+        word_dim=50,
+    ),
 }
 
 
-def preset(name: str, **overrides: Any) -> DeixisConfig:  # noqa: ANN401  fields have several types
+def preset(name: str, **overrides: Any) -> Config:  # noqa: ANN401  fields have several types
     """The named configuration with fields replaced.
 
     Raises:
@@ -88,13 +211,13 @@ def preset(name: str, **overrides: Any) -> DeixisConfig:  # noqa: ANN401  fields
     """
     if name not in PRESETS:
         raise ValueError(f"expected a preset out of {sorted(PRESETS)}, got {name!r}")
-    known = {f.name for f in fields(PRESETS[name])}
+    known = {f.name for f in fields(PRESETS[name])} - {"family"}
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"expected fields out of {sorted(known)}, got {unknown!r}")
     return replace(PRESETS[name], **overrides)
 
 
-def config_from_dict(values: dict[str, Any]) -> DeixisConfig:
+def config_from_dict(values: dict[str, Any]) -> Config:
     """The configuration that :func:`config_to_dict` wrote.
 
     Raises:
@@ -103,14 +226,19 @@ def config_from_dict(values: dict[str, Any]) -> DeixisConfig:
     if not isinstance(values, dict):
         raise ValueError(f"expected a dictionary of fields, got {values!r}")
     family = values.get("family")
-    if family != "deixis":
-        raise ValueError(f"expected a model family out of ['deixis'], got {family!r}")
-    known = {f.name for f in fields(DeixisConfig)}
+    if family not in FAMILIES:
+        raise ValueError(f"expected a model family out of {sorted(FAMILIES)}, got {family!r}")
+    known = {f.name for f in fields(FAMILIES[family])}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"expected fields out of {sorted(known)}, got {unknown!r}; the file may be of a newer version")
-    return DeixisConfig(**values)
+    return FAMILIES[family](**values)
 
 
-def config_to_dict(config: DeixisConfig) -> dict[str, Any]:
+def config_to_dict(config: Config) -> dict[str, Any]:
     """Plain values for JSON."""
     return asdict(config)
+
+
+def has_word_pieces(config: Config) -> bool:
+    """Whether the text encoder reads word pieces; if not, whole words."""
+    return isinstance(config, DeixisConfig) and config.text_encoder == "minilm"

@@ -41,8 +41,8 @@ class Drawable(Protocol):
         ...
 
     @property
-    def box(self) -> BoxXyxy:
-        """In pixels of the image."""
+    def box(self) -> BoxXyxy | None:
+        """In pixels of the image, or None where there is no box."""
         ...
 
     @property

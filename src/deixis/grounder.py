@@ -19,9 +19,8 @@ from deixis.geometry.boxes import box_iou
 from deixis.geometry.images import ImageSource, Letterbox, letterbox, read_image
 from deixis.geometry.masks import box_from_mask, encode_rle
 from deixis.hub import Checkpoint, load_checkpoint
-from deixis.models.decoding import decode
-from deixis.models.deixis import DeixisModel, SceneFeatures
-from deixis.models.suppression import MASK_THRESHOLD, suppress_adaptive
+from deixis.models.base import Answer, EncodedImages, GroundingModel
+from deixis.models.suppression import finish_mask
 from deixis.structures import BoxXyxy
 
 if TYPE_CHECKING:
@@ -38,23 +37,25 @@ class Grounding:
     """What a phrase means in an image."""
 
     phrase: str
-    box: BoxXyxy
-    """(x1, y1, x2, y2) in pixels of the original image, inside it."""
-    mask: NDArray[np.bool_]
-    """bool [H, W] of the original image."""
+    box: BoxXyxy | None
+    """(x1, y1, x2, y2) in pixels of the original image, inside it; None of a model that gives masks only."""
+    mask: NDArray[np.bool_] | None
+    """bool [H, W] of the original image; None of a model that gives boxes only."""
     score: float
     """0..1, calibrated: how likely the box is right."""
     agreement: float
-    """0..1, IoU of the box and the mask's own box."""
+    """0..1, IoU of the box and the mask's own box; 1 where there is only one of them."""
     found: bool
     """Score and agreement reach the model's recorded thresholds."""
     ms: float
     """Milliseconds for this phrase; the first one asked of an image also carries reading and encoding it."""
     model: str
+    hw: tuple[int, int]
+    """Height and width of the original image."""
     image: NDArray[np.uint8] | Path = field(repr=False)
     """Pixels [H, W, 3], or the file they came from where many images are grounded."""
     evidence: tuple[float, ...] = field(default=(), repr=False)
-    """The raw signs that ``score`` is made of; see :func:`score_features`."""
+    """The raw signs that ``score`` is made of; see :class:`deixis.models.base.Answer`."""
 
     def draw(self) -> Image.Image:
         """The image with box, tinted mask and phrase."""
@@ -67,11 +68,11 @@ class Grounding:
         return {
             "image": image,
             "phrase": self.phrase,
-            "box": [round(v, 2) for v in self.box],
+            "box": None if self.box is None else [round(v, 2) for v in self.box],
             "score": round(self.score, 4),
             "agreement": round(self.agreement, 4),
             "found": self.found,
-            "mask": encode_rle(self.mask),
+            "mask": None if self.mask is None else encode_rle(self.mask),
             "model": self.model,
             "ms": round(self.ms, 1),
         }
@@ -104,7 +105,7 @@ class Scene:
     grounder: Grounder = field(repr=False)
     image: NDArray[np.uint8] = field(repr=False)
     frame: Letterbox
-    features: SceneFeatures = field(repr=False)
+    features: EncodedImages = field(repr=False)
     encode_ms: float
     """What reading and encoding took; 0 once a phrase has carried it."""
 
@@ -122,6 +123,31 @@ class Scene:
             self.encode_ms = 0.0
         return found
 
+    def attention(self, phrase: str) -> dict[str, NDArray[np.float32]]:
+        """Where the model looks for ``phrase``, one map a branch, to be drawn.
+
+        Returns:
+            ``box`` and ``mask``, float32 [H, W] of the original image: the branch's probabilities, bilinear between
+            the cells of its grid and scaled so that the largest in the picture is 1. What lies on the canvas's
+            padding is cut off. Empty for a model without such maps (MCN with ``cem="off"``).
+
+        Raises:
+            ValueError: the phrase is empty or too long.
+        """
+        ids, valid = self.grounder.tokenizer.encode([check_phrase(phrase)])
+        with torch.inference_mode():
+            row = self.features.pick(torch.zeros(1, dtype=torch.long))
+            maps = self.grounder.model.attention(row, torch.from_numpy(ids), torch.from_numpy(valid))
+        found = {name: self.frame.map_to_image(one[0].numpy()) for name, one in maps.items()}
+        return {name: one / max(one.max(), np.finfo(np.float32).tiny) for name, one in found.items()}
+
+    def answer(self, phrases: Sequence[str]) -> Answer:
+        """What the network says on the canvas, one row a phrase, before masks are suppressed and scores calibrated."""
+        ids, valid = self.grounder.tokenizer.encode([check_phrase(phrase) for phrase in phrases])
+        with torch.inference_mode():
+            rows = self.features.pick(torch.zeros(len(ids), dtype=torch.long))
+            return self.grounder.model.answer(rows, torch.from_numpy(ids), torch.from_numpy(valid))
+
 
 class Grounder:
     """A loaded model with its preprocessing; make one with :func:`load`."""
@@ -132,10 +158,11 @@ class Grounder:
         fast = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16())
         self.name = checkpoint.name
         self.dtype = torch.bfloat16 if fast else torch.float32
-        self.model: DeixisModel = checkpoint.model.to(dtype=self.dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.model: GroundingModel = checkpoint.model.to(dtype=self.dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.tokenizer = checkpoint.tokenizer
         self.calibration = checkpoint.calibration
         self.size = checkpoint.model.config.image_size
+        self.suppression = checkpoint.model.suppression
 
     def look(self, image: ImageSource) -> Scene:
         """Encode an image once.
@@ -149,7 +176,7 @@ class Grounder:
         """
         begun = time.perf_counter()
         pixels = read_image(image)
-        canvas, frame = letterbox(pixels, canvas_side(pixels.shape[:2], self.size))
+        canvas, frame = letterbox(pixels, self.canvas_side(pixels.shape[:2]), self.model.fill)
         box = (0.0, 0.0, float(frame.hw[1]), float(frame.hw[0]))
         content = torch.tensor([frame.box_to_canvas(box)], dtype=torch.float32) / frame.size
         tensor = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.dtype).div_(255)
@@ -185,46 +212,56 @@ class Grounder:
                 results.append(error)
         return results
 
+    def canvas_side(self, hw: tuple[int, ...]) -> int:
+        """The side of the canvas for an image (height, width)."""
+        return canvas_side(hw, self.size) if self.model.adapts_canvas else self.size
+
     def _ground(self, scene: Scene, phrases: list[str]) -> list[Grounding]:
         begun = time.perf_counter()
-        ids, valid = self.tokenizer.encode(phrases)
-        with torch.inference_mode():
-            rows = scene.features.pick(torch.zeros(len(phrases), dtype=torch.long))
-            output = self.model.ground(rows, torch.from_numpy(ids), torch.from_numpy(valid))
-            decoded = decode(output)
-            masks = output.mask_logits.sigmoid().numpy()
-        answers = [
-            self._answer(
-                scene, decoded.boxes[i], masks[i], (output.exists_logit[i], decoded.peak[i], decoded.consensus[i])
-            )
-            for i in range(len(phrases))
-        ]
+        answer = scene.answer(phrases)
+        answers = [self._on_image(scene.frame, answer, row) for row in range(len(phrases))]
         ms = 1000 * (time.perf_counter() - begun) / len(phrases)
         return [
-            Grounding(phrase=phrase, ms=ms, model=self.name, image=scene.image, **answer)
+            Grounding(phrase=phrase, ms=ms, model=self.name, hw=scene.frame.hw, image=scene.image, **answer)
             for phrase, answer in zip(phrases, answers, strict=True)
         ]
 
-    def _answer(
-        self, scene: Scene, box: Tensor, mask: NDArray[np.float32], signs: tuple[Tensor, ...]
-    ) -> dict[str, Any]:
-        box_px = keep_inside(scene.frame.box_to_image((box * scene.frame.size).tolist(), clip=True), scene.frame.hw)
-        probability = scene.frame.map_to_image(mask)
-        exists, peak, consensus = (float(sign) for sign in signs)
-        final = suppress_adaptive(probability, box_px, consensus) > MASK_THRESHOLD
-        own = box_from_mask(final)
-        agreement = float(box_iou(np.array(own), np.array(box_px))) if own else 0.0
-        evidence = score_features(exists, peak, consensus, agreement)
-        score = calibrated(evidence, self.calibration)
+    def _on_image(self, frame: Letterbox, answer: Answer, row: int) -> dict[str, Any]:
+        """One row of an answer in pixels of the original image, with its score."""
+        box = mask = canvas_px = None
+        agreement = 1.0
+        if answer.boxes is not None:
+            canvas_px = (answer.boxes[row].float() * frame.size).tolist()
+            box = keep_inside(frame.box_to_image(canvas_px, clip=True), frame.hw)
+        if answer.mask_probability is not None:
+            mask = self._finish(answer.mask_probability[row], frame, canvas_px, float(answer.confidence[row]))
+        if box is not None and mask is not None:
+            own = box_from_mask(mask)
+            agreement = float(box_iou(np.array(own), np.array(box))) if own else 0.0
+        evidence = (*answer.signs[row].tolist(), agreement)
+        score = calibrated(evidence, self.calibration, self.model.score_weights)
         return {
-            "box": box_px,
-            "mask": final,
+            "box": box,
+            "mask": mask,
             "score": score,
             "agreement": agreement,
             "found": score >= self.calibration.get("found_score", 0.5)
             and agreement >= self.calibration.get("found_agreement", 0.0),
             "evidence": evidence,
         }
+
+    def _finish(
+        self, probability: Tensor, frame: Letterbox, box_canvas_px: list[float] | None, confidence: float
+    ) -> NDArray[np.bool_]:
+        """The mask on the original image, suppressed by the box where there is one."""
+        return finish_mask(
+            probability.float().numpy(),
+            frame,
+            box_canvas_px or (0.0, 0.0, 0.0, 0.0),
+            confidence,
+            method=self.suppression if box_canvas_px else "none",
+            order=self.model.suppression_order,
+        )
 
 
 def canvas_side(hw: tuple[int, ...], largest: int) -> int:
@@ -245,19 +282,9 @@ def keep_inside(box: BoxXyxy, hw: tuple[int, int]) -> BoxXyxy:
     return (float(x1), float(y1), float(x2), float(y2))
 
 
-def score_features(exists_logit: float, peak: float, consensus: float, agreement: float) -> tuple[float, ...]:
-    """The signs that the score is made of: existence, peak and consensus as log-odds, and agreement."""
-
-    def log_odds(p: float) -> float:
-        p = min(max(p, 1e-4), 1 - 1e-4)
-        return math.log(p / (1 - p))
-
-    return (max(min(exists_logit, 12.0), -12.0), log_odds(peak), log_odds(consensus), agreement)
-
-
-def calibrated(evidence: Sequence[float], calibration: dict[str, Any]) -> float:
+def calibrated(evidence: Sequence[float], calibration: dict[str, Any], default_weights: Sequence[float]) -> float:
     """The probability that the box is right, by the logistic regression that the checkpoint stores."""
-    weights = calibration.get("weights", [0.5, 0.0, 0.5, 0.0])
+    weights = calibration.get("weights", default_weights)
     logit = calibration.get("bias", 0.0) + sum(w * e for w, e in zip(weights, evidence, strict=True))
     return 1 / (1 + math.exp(-max(min(logit, 50.0), -50.0)))
 

@@ -16,17 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deixis.config import config_from_dict, config_to_dict
-from deixis.geometry.images import FILL
+from deixis.config import config_from_dict, config_to_dict, has_word_pieces
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
-from deixis.models.deixis import DeixisModel
+from deixis.models.base import GroundingModel
 from deixis.models.foreign import load_exactly
-from deixis.models.suppression import MASK_THRESHOLD
+from deixis.models.registry import build_model
 
 BUNDLED = Path(__file__).parent / "checkpoints"
 LARGE = 2_000_000
 """Weights of so many values are stored as int8."""
-NUM_SIGNS = 4  # what deixis.grounder.score_features gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class Checkpoint:
     """A loaded folder."""
 
     name: str
-    model: DeixisModel
+    model: GroundingModel
     tokenizer: PhraseTokenizer
     calibration: dict[str, Any] = field(default_factory=dict)
 
@@ -76,12 +74,13 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
     try:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = config_from_dict(stored["model"])
-        calibration = _check_calibration(stored.get("calibration", {}))
+        network = build_model(config)
+        calibration = _check_calibration(stored.get("calibration", {}), network)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"expected a Deixis config.json in {str(folder)!r}, got {error!r}; fetch the checkpoint again"
         ) from error
-    if config.text_encoder == "minilm":
+    if has_word_pieces(config):
         tokenizer: PhraseTokenizer = WordPieceTokenizer(folder / "tokenizer.json", max_tokens=config.max_tokens)
     else:
         tokenizer = WordTokenizer.read(folder / "vocab.txt", max_tokens=config.max_tokens)
@@ -90,7 +89,6 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
             f"expected a vocabulary of at most {config.vocab_size} ids in {str(folder)!r}, got {tokenizer.vocab_size}; "
             "fetch the checkpoint again"
         )
-    network = DeixisModel(config)
     load_exactly(network, _read_weights(folder / "model.safetensors"), str(folder))
     return Checkpoint(
         name=stored.get("name", folder.name),
@@ -100,13 +98,15 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
     )
 
 
-def _check_calibration(values: Any) -> dict[str, Any]:  # noqa: ANN401  JSON values
-    """What :func:`deixis.grounder.calibrated` can use, else ValueError."""
+def _check_calibration(values: Any, model: GroundingModel) -> dict[str, Any]:  # noqa: ANN401  JSON values
+    """What :func:`deixis.grounder.calibrated` can use with ``model``, else ValueError."""
     if not isinstance(values, dict):
         raise ValueError(f"calibration {values!r}")
-    weights = values.get("weights", [0.0] * NUM_SIGNS)
+    weights = values.get("weights", model.score_weights)
     numbers = [*weights, values.get("bias", 0.0), values.get("found_score", 0.0), values.get("found_agreement", 0.0)]
-    if len(weights) != NUM_SIGNS or not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
+    if len(weights) != len(model.score_weights) or not all(
+        isinstance(v, int | float) and math.isfinite(v) for v in numbers
+    ):
         raise ValueError(f"calibration {values!r}")
     return values
 
@@ -138,22 +138,9 @@ by which command, and the licence of every part.
 """
 
 
-def describe_preprocessing(model: DeixisModel) -> dict[str, Any]:
-    """What an image goes through before the first layer, and a mask after the last."""
-    encoder = model.image.encoder
-    return {
-        "resize": "letterbox, bilinear, centred, on the smallest multiple of 32 from 256 on that holds the image",
-        "largest_size": model.config.image_size,
-        "fill": FILL,
-        "mean": list(encoder.pixel_mean),
-        "std": list(encoder.pixel_std),
-        "mask_threshold": MASK_THRESHOLD,
-    }
-
-
 def save_checkpoint(
     folder: Path,
-    model: DeixisModel,
+    model: GroundingModel,
     tokenizer: PhraseTokenizer,
     *,
     name: str = "",
@@ -163,24 +150,25 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint folder, every file whole or not at all.
 
-    Weights are stored as float16; the few of ``LARGE`` values and more, such as the word-piece table, as int8 with
-    one float32 scale a row.
+    Weights are stored as float16, vectors as they are; where the model allows it, the few tensors of ``LARGE``
+    values and more, such as the word-piece table, as int8 with one float32 scale a row.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for key, tensor in model.state_dict().items():
-        if tensor.ndim > 1 and tensor.numel() >= LARGE:
+        if model.stores_int8 and tensor.ndim > 1 and tensor.numel() >= LARGE:
             scale = (tensor.flatten(1).abs().amax(1) / 127).clamp(min=1e-8)
             rows = tensor / scale.view(-1, *[1] * (tensor.ndim - 1))
             tensors[key] = rows.round().to(torch.int8).contiguous()
             tensors[key + ".row_scale"] = scale
         else:
-            tensors[key] = tensor.half().contiguous()
+            exact = tensor.ndim < 2  # few values: biases, and the running statistics of batch-norm
+            tensors[key] = tensor.contiguous() if exact else tensor.half().contiguous()
     config = {
         "name": name or folder.name,
         "library_version": version("deixis"),
         "model": config_to_dict(model.config),
-        "preprocessing": describe_preprocessing(model),
+        "preprocessing": model.preprocessing(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "calibration": calibration or {},
         "metrics": metrics or {},

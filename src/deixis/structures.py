@@ -33,6 +33,8 @@ class Instance:
     box_xyxy_px: BoxXyxy
     mask: Mask | None = None
     is_crowd: bool = False
+    attributes: tuple[str, ...] = ()
+    """Further words that surely hold for it, such as its colour, where the source knows any."""
 
     def __post_init__(self) -> None:
         check_box(self.box_xyxy_px)

@@ -2,19 +2,25 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from deixis.data.attributes import WORD_GROUPS, word_labels
 from deixis.data.loading import (
+    CanvasRules,
     Mixture,
     PhotoSource,
     Picture,
     SceneSource,
     Target,
+    Thing,
     absent_targets,
     collate,
     content_of,
     mask_on_grid,
 )
+from deixis.data.scenes import draw_scene
 from deixis.data.transforms import View
 from deixis.geometry.images import letterbox
 from deixis.language.phrases import VisibleInstance
@@ -142,6 +148,161 @@ def test_collate_when_a_mask_is_too_thin_for_the_canvas_then_only_the_box_is_kno
     batch = collate([picture_of(Target("pole", (7, 0, 8, 4), thin, "pole"), hw=(4, 640))], 64, None, absent=0.0)
     assert not batch.masks.any()
     np.testing.assert_array_equal(batch.has_mask, [False])
+
+
+# the rules of a canvas
+
+
+@pytest.mark.parametrize(
+    ("stride", "columns", "nearest", "area"),
+    [
+        (8, 4, 0, 0.5), (8, 5, 1, 0.625), (8, 8, 1, 1.0), (8, 1, 0, 0.125),
+        (32, 16, 0, 0.5), (32, 17, 1, 17 / 32), (32, 32, 1, 1.0),
+        (4, 2, 0, 0.5), (4, 3, 1, 0.75),
+    ],
+)  # fmt: skip
+def test_mask_on_grid_when_by_a_rule_then_the_middle_pixel_or_the_share(stride, columns, nearest, area):
+    frame, grid = letterbox(np.zeros((64, 64, 3), np.uint8), 64)[1], 64 // stride
+    mask = mask_of(slice(0, 64), slice(0, columns), hw=(64, 64))
+    expected = np.zeros((grid, grid))
+    for rule, value in (("nearest", nearest), ("area", area)):
+        expected[:, 0] = value
+        board = mask_on_grid(mask, frame, grid, rule)
+        assert board.dtype == np.float32
+        np.testing.assert_allclose(board, expected, atol=1 / 255)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(st.integers(1, 90), st.integers(1, 90)), st.sampled_from([4, 8, 32]), st.integers(0, 99),
+    st.floats(0, 1),
+)  # fmt: skip
+def test_mask_on_grid_when_a_cell_is_empty_or_full_then_both_rules_agree(hw, stride, seed, share):
+    frame = letterbox(np.zeros((*hw, 3), np.uint8), 64)[1]
+    mask = np.random.default_rng(seed).random(hw) < share
+    area, nearest = (mask_on_grid(mask, frame, 64 // stride, rule) for rule in ("area", "nearest"))
+    assert set(np.unique(nearest)) <= {0, 1}
+    assert (nearest[area == 0] == 0).all()
+    assert (nearest[area == 1] == 1).all()
+
+
+@pytest.mark.parametrize("rule", ["area", "nearest"])
+@pytest.mark.parametrize("stride", [8, 32])
+def test_collate_when_rules_are_given_then_stride_rule_and_grey_are_theirs(stride, rule):
+    rules = CanvasRules(mask_stride=stride, mask_rule=rule, fill=7)
+    batch = collate([picture_of(LEFT, BOX_ONLY)], 64, None, 0.0, rules)
+    assert batch.masks.shape == (2, 64 // stride, 64 // stride)
+    assert (batch.pixels[0, :16] == 7).all()
+    assert (batch.pixels[0, 16:48] == 200).all()
+    # of a canvas of 64 the mask covers rows 16 to 47 and columns 0 to 31
+    covers = {(8, "area"): 1, (8, "nearest"): 1, (32, "area"): 0.5, (32, "nearest"): None}[(stride, rule)]
+    left = batch.masks[0, :, : 32 // stride]
+    assert not batch.masks[0, :, 32 // stride :].any()
+    if covers is None:  # pixel 16 is in, pixel 48 is not
+        np.testing.assert_array_equal(left, [[1], [0]])
+    else:
+        np.testing.assert_allclose(left[left > 0], covers, atol=1 / 255)
+        assert left.sum() * stride**2 == pytest.approx(32 * 32, rel=1e-2)
+    np.testing.assert_allclose(batch.boxes, collate([picture_of(LEFT, BOX_ONLY)], 64, None, 0.0).boxes)
+
+
+def test_collate_when_no_middle_pixel_is_met_then_the_mask_is_not_known_at_that_stride():
+    small = Target("dot", (0, 0, 4, 4), mask_of(slice(0, 4), slice(0, 4), hw=(64, 64)), "dot")
+    picture = picture_of(small, hw=(64, 64))
+    known = {
+        (stride, rule): collate([picture], 64, None, 0.0, CanvasRules(stride, rule)).has_mask.item()
+        for stride in (4, 8, 32) for rule in ("area", "nearest")
+    }  # fmt: skip
+    assert {key for key, value in known.items() if not value} == {(8, "nearest"), (32, "nearest")}
+
+
+def test_rules_when_not_given_then_as_the_deixis_family_wants_them():
+    assert CanvasRules() == CanvasRules(mask_stride=4, mask_rule="area", fill=114)
+
+
+# things
+
+
+def thing(rows, columns, kind, *attributes, hw=(40, 80)):
+    return Thing(mask_of(rows, columns, hw), word_labels(kind, attributes))
+
+
+def test_collate_when_things_are_told_then_each_cells_share_of_them():
+    # on the canvas the picture lies in rows 16 to 47: the second and third row of cells
+    left = thing(slice(0, 40), slice(0, 20), "dog", "brown")
+    wide = thing(slice(0, 20), slice(0, 60), "cat")
+    batch = collate(
+        [dataclasses.replace(picture_of(BOX_ONLY), things=[left]),
+         dataclasses.replace(picture_of(LEFT), things=[]),
+         dataclasses.replace(picture_of(LEFT), things=[wide, left])],
+        64, None, 0.0,
+    )  # fmt: skip
+    assert batch.thing_index.tolist() == [0, 2, 2]
+    cells = batch.thing_cells.reshape(3, 4, 4)
+    first = np.zeros((4, 4))
+    first[1:3, 0] = 0.5
+    second = np.zeros((4, 4))
+    second[1, :3] = 1 / 3
+    for board, expected in zip(cells, (first, second, first), strict=True):
+        np.testing.assert_allclose(board, expected, atol=0.01)
+    np.testing.assert_array_equal(batch.thing_labels, [left.labels, wide.labels, left.labels])
+
+
+def test_collate_when_there_are_no_things_then_no_rows_of_the_right_width():
+    batch = collate([picture_of(LEFT)], 96, None, 0.0)
+    assert batch.thing_index.shape == (0,)
+    assert batch.thing_cells.shape == (0, 36)
+    assert batch.thing_labels.shape == (0, len(WORD_GROUPS))
+    assert (batch.thing_index.dtype, batch.thing_cells.dtype, batch.thing_labels.dtype) == ("i8", "f4", "i8")
+
+
+def test_collate_when_a_thing_is_too_thin_for_the_canvas_then_it_is_left_out():
+    thin = thing(slice(0, 4), slice(7, 8), "kite", hw=(4, 640))
+    thick = thing(slice(0, 4), slice(0, 320), "bus", hw=(4, 640))
+    nothing = thing(slice(0, 0), slice(0, 0), "dog", hw=(4, 640))
+    picture = dataclasses.replace(picture_of(BOX_ONLY, hw=(4, 640)), things=[thin, thick, nothing])
+    batch = collate([picture], 64, None, 0.0)
+    np.testing.assert_array_equal(batch.thing_labels, [thick.labels])
+    np.testing.assert_allclose(batch.thing_cells.sum(1), 1, rtol=1e-5)
+
+
+def test_batch_when_drawn_then_every_things_cells_sum_to_1_and_words_are_known(scenes):
+    batch = scenes.batch(0, 0, images=3, phrases=1, size=64, absent=0.0)
+    assert set(batch.thing_index) == {0, 1, 2}
+    np.testing.assert_allclose(batch.thing_cells.sum(1), 1, rtol=1e-5)
+    assert (batch.thing_labels >= 0).all()
+
+
+def test_scene_source_when_drawn_then_its_things_are_the_scenes_own():
+    rng = np.random.default_rng(3)
+    index = int(np.random.default_rng(3).integers(50))
+    picture = SceneSource("scenes", count=50).draw(rng, 64, 2)
+    instances = draw_scene("scenes", "train", index, 64, 2)[1][0].instances
+    assert len(instances) == len(picture.things) > 1
+    for told, instance in zip(picture.things, instances, strict=True):
+        np.testing.assert_array_equal(told.labels, word_labels(instance.category, instance.attributes))
+        assert told.mask.shape == (64, 64)
+        assert told.mask.any()
+
+
+def test_scene_source_when_upon_a_photo_then_the_drawn_things_are_known_all_the_same(tmp_path):
+    Image.new("RGB", (80, 80), (1, 250, 3)).save(tmp_path / "flat.png")
+    source, rng = SceneSource("scenes", count=50, backgrounds=[tmp_path / "flat.png"]), np.random.default_rng(0)
+    upon = [picture for picture in (source.draw(rng, 64, 1) for _ in range(8)) if picture.categories is None]
+    assert upon
+    assert all(picture.things for picture in upon)
+
+
+def test_photo_source_when_drawn_then_things_have_a_kind_alone():
+    without = VisibleInstance(category="bird", box_xyxy_px=(2, 51, 20, 59), mask=None)
+    source = PhotoSource([Record(seen("dog", 2, 30), seen("zeppelin", 45, 78), without)], fully_annotated=True)
+    rng = np.random.default_rng(0)
+    kinds = {"dog": WORD_GROUPS[0].index("dog"), "zeppelin": -1}
+    for _ in range(5):
+        picture = source.draw(rng, 64, 2)
+        for told in picture.things:
+            assert told.mask.shape == picture.image.shape[:2]
+            assert told.labels.tolist() in [[kind, -1, -1] for kind in kinds.values()]
 
 
 # absent phrases

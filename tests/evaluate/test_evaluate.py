@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from deixis.data.jsonl import ReadSamples
-from deixis.evaluate.evaluate import evaluate, format_table, write_report
+from deixis.evaluate.evaluate import (
+    evaluate,
+    evaluate_command_result,
+    format_table,
+    runs_of_one_image,
+    write_report,
+)
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
 
@@ -24,18 +30,20 @@ def filled(box):
 
 @dataclass
 class Answer:
-    box: tuple
-    mask: np.ndarray
+    box: tuple | None
+    mask: np.ndarray | None
     score: float = 0.9
     agreement: float = 1.0
     found: bool = True
+    hw: tuple = HW
 
 
 class FakeGrounder:
     """Points at `LARGE`, whatever is said, but calls "nothing" nothing; writes down what it was asked."""
 
-    def __init__(self):
+    def __init__(self, *, boxes=True, masks=True):
         self.looks, self.asked = [], []
+        self.box, self.mask = LARGE if boxes else None, filled(LARGE) if masks else None
 
     def look(self, image):
         if image.sum() > 0:
@@ -47,7 +55,7 @@ class FakeGrounder:
         if "refused" in phrases:
             raise ValueError("expected a phrase that is short, got 'refused'")
         self.asked.append(list(phrases))
-        return [Answer(LARGE, filled(LARGE), found=phrase != "nothing") for phrase in phrases]
+        return [Answer(self.box, self.mask, found=phrase != "nothing") for phrase in phrases]
 
 
 def sample(number, phrase="thing", box=LARGE, image_id="a", readable=True, **fields):
@@ -82,6 +90,15 @@ def test_evaluate_when_samples_share_an_image_then_one_look_and_one_batch():
     evaluate(grounder, [sample(1), sample(2, "cat"), sample(3, "dog", image_id="b"), sample(4)])
     assert len(grounder.looks) == 3
     assert grounder.asked == [["thing", "cat"], ["dog"], ["thing"]]
+
+
+def test_runs_of_one_image_when_neighbours_share_it_then_together_but_at_most_32():
+    problems = []
+    data = [sample(1), sample(2), sample(3, image_id="b"), *(sample(i) for i in range(4, 40))]
+    runs = list(runs_of_one_image(data, range(len(data)), problems))
+    assert [len(run) for run in runs] == [2, 1, 32, 4]
+    assert [one.id for run in runs for one in run] == [str(i) for i in range(1, 40)]
+    assert problems == []
 
 
 def test_evaluate_when_an_image_has_very_many_phrases_then_asked_in_parts():
@@ -209,3 +226,60 @@ def test_evaluate_when_a_box_lies_outside_then_it_is_told_and_left_out():
 def test_evaluate_when_the_data_set_has_problems_then_they_are_told():
     dataset = ReadSamples([sample(1)], ["line 2: expected a JSON object"])
     assert evaluate(FakeGrounder(), dataset).problems == ("line 2: expected a JSON object",)
+
+
+def test_evaluate_when_the_model_gives_boxes_only_then_the_masks_part_is_null(tmp_path):
+    result = evaluate(FakeGrounder(masks=False), [sample(1), sample(2, box=SMALL), sample(3, "nothing", box=None)])
+    report = json.loads(json.dumps(result.report(), allow_nan=False))
+    assert report["rec"]["acc@0.5"] == 0.5
+    assert (report["res"], report["ie"], report["ie_box_only"], report["ie_mask_only"]) == (None, None, None, None)
+    assert report["no_target_accuracy"] == 1.0
+    assert report["baselines"]["best_constant_box"]["res"]["miou"] > 0  # the data has masks all the same
+    assert [(p.iou, p.mask_iou) for p in result.predictions] == [(1.0, None), (0.0, None), (None, None)]
+    write_report(result, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [line["mask_iou"] for line in lines] == [None, None, None]
+    assert format_table(replace(result, model="tiny")).splitlines()[4].split() == ["tiny", "50.0", "50.0", *["-"] * 6]
+
+
+def test_evaluate_when_the_model_gives_masks_only_then_the_boxes_part_is_null(tmp_path):
+    result = evaluate(FakeGrounder(boxes=False), [sample(1), sample(2, box=SMALL), sample(3, mask=None)])
+    report = json.loads(json.dumps(result.report(), allow_nan=False))
+    assert (report["rec"], report["ie"]) == (None, None)
+    assert report["res"]["miou"] == 0.5
+    assert [(p.box, p.iou, p.mask_iou) for p in result.predictions] == [
+        (None, None, 1.0), (None, None, 0.0), (None, None, None)
+    ]  # fmt: skip
+    write_report(result, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [line["box"] for line in lines] == [None, None, None]
+    cells = format_table(replace(result, model="tiny")).splitlines()[4].split()
+    assert cells == ["tiny", "-", "-", "50.0", "45.5", "50.0", "50.0", "50.0", "-"]  # 100 of 220 pixels
+
+
+def test_evaluate_when_there_is_no_mask_then_the_answers_own_size_counts():
+    beyond = sample(1, box=(20, 0, 30, 5), mask=None)
+    with pytest.raises(ValueError, match=r"overlaps its image of \(height, width\) \(10, 20\)"):
+        evaluate(FakeGrounder(masks=False), [beyond])
+
+
+def test_report_when_suppression_is_known_then_it_is_recorded(tmp_path):
+    result = evaluate(FakeGrounder(), [sample(1)])
+    assert result.report()["suppression"] is None
+    write_report(replace(result, suppression="crop"), tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["suppression"] == "crop"
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, "soft"), ("none", "none"), ("crop", "crop")])
+def test_evaluate_command_result_when_suppression_is_asked_for_then_in_place_of_the_models(monkeypatch, asked, used):
+    grounder = FakeGrounder()
+    grounder.name, grounder.suppression = "fake", "soft"
+    monkeypatch.setattr("deixis.grounder.load", lambda model, **_options: grounder)
+    monkeypatch.setattr("deixis.data.open_dataset", lambda name, **_options: [sample(1)])
+    result = evaluate_command_result("fake", "toy.jsonl", suppression=asked)
+    assert (grounder.suppression, result.suppression) == (used, used)
+
+
+def test_evaluate_command_result_when_there_is_no_such_suppression_then_one_sentence():
+    with pytest.raises(ValueError, match=r"expected a suppression out of .*'adaptive'.*, got 'hard'"):
+        evaluate_command_result("fake", "toy.jsonl", suppression="hard")

@@ -1,7 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from deixis.config import preset
+from deixis.models import deixis
+from deixis.models.decoding import Decoded, decode
 from deixis.models.deixis import DeixisModel, SceneFeatures, cell_centres, grid_positions, pool_tokens
 
 IDS = torch.tensor([[2, 4, 6, 3], [2, 7, 3, 0], [2, 5, 9, 3]])
@@ -90,6 +94,50 @@ def test_heat_when_cells_are_padding_then_minus_infinity_there_alone(model, pixe
         assert torch.equal(torch.isfinite(maps), lies_inside)
 
 
+def test_answer_when_asked_then_the_decoded_boxes_and_the_masks_probabilities(model, pixels):
+    with torch.no_grad():
+        scene = model.encode_image(pixels, CONTENT).pick(IMAGE_INDEX)
+        answer, output = model.answer(scene, IDS, VALID), model.ground(scene, IDS, VALID)
+    decoded = decode(output)
+    assert torch.equal(answer.boxes, decoded.boxes)
+    assert torch.equal(answer.confidence, decoded.consensus)
+    assert torch.equal(answer.mask_probability, output.mask_logits.sigmoid())
+    assert torch.equal(answer.signs[:, 0], output.exists_logit)
+
+
+@pytest.mark.parametrize(
+    ("peak", "consensus", "expected"),
+    [(0.5, 0.75, (0.0, math.log(3))), (1.0, 1.0, (math.log(9999),) * 2), (0.0, 0.0, (-math.log(9999),) * 2)],
+)
+def test_answer_signs_when_by_hand_then_existence_and_log_odds(model, pixels, monkeypatch, peak, consensus, expected):
+    found = Decoded(boxes=torch.zeros(3, 4), peak=torch.full((3,), peak), consensus=torch.full((3,), consensus))
+    monkeypatch.setattr(deixis, "decode", lambda output: found)
+    with torch.no_grad():
+        model.exists[-1].weight.zero_()
+        for bias, existence in ((1.5, 1.5), (1e9, 12.0), (-1e9, -12.0)):
+            model.exists[-1].bias.fill_(bias)
+            signs = model.answer(model.encode_image(pixels, CONTENT).pick(IMAGE_INDEX), IDS, VALID).signs
+            torch.testing.assert_close(signs, torch.tensor([[existence, *expected]] * 3), atol=1e-3, rtol=0)
+
+
+def test_frozen_when_pretrained_then_early_filters_too_and_pretrained_parts_are_the_encoders(model):
+    names = {id(p): name for name, p in model.named_parameters()}
+
+    def named(parameters):
+        return {names[id(p)] for p in parameters}
+
+    early = {name for name in names.values() if name.startswith("image.encoder.stem.")}
+    assert early
+    assert (
+        named(model.frozen_parameters(image_pretrained=True)) - named(model.frozen_parameters(image_pretrained=False))
+        == early
+    )
+    assert all(name.startswith("text.") for name in named(model.frozen_parameters(image_pretrained=False)))
+    parts = model.pretrained_parameters()
+    assert named(parts["image"]) == {name for name in names.values() if name.startswith("image.encoder.")}
+    assert named(parts["text"]) == {name for name in names.values() if name.startswith("text.bert.")}
+
+
 def test_every_trainable_parameter_when_trained_then_gets_a_gradient(model, pixels):
     model.train()
     output = model(pixels, CONTENT, IMAGE_INDEX, IDS, VALID)
@@ -120,6 +168,8 @@ def test_parameters_when_counted_then_as_worked_out(model):
     fusion += 2 * linear(merged, 2 * merged)  # gain and shift before each merging layer
     assert count(model.fusion) == fusion
     assert count(model.image.to_groups) == linear(context, merged)
+    # raw pixels in patches of 4 x 4, then 4 x 4 of these
+    assert count(model.image.patches) == linear(3 * 4 * 4, 64) + linear(64 * 4 * 4, context)
     box = linear(9 * merged, merged // 3) + linear(merged // 3, 1) + linear(merged, merged) + linear(merged, 4)
     assert count(model.box) == box
     thin, wide = 4, 8
@@ -130,7 +180,7 @@ def test_parameters_when_counted_then_as_worked_out(model):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("deixis-tiny", 36_827_478), ("deixis-tiny-lite0", 30_441_704), ("deixis-tiny-glove", 15_257_494)],
+    [("deixis-tiny", 36_896_150), ("deixis-tiny-lite0", 30_510_376), ("deixis-tiny-glove", 15_326_166)],
 )
 def test_presets_when_counted_then_pinned_so_that_stored_checkpoints_load(name, expected):
     with torch.device("meta"):

@@ -1,9 +1,14 @@
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from deixis.models.foreign import DarknetConv, load_exactly, parse_darknet_cfg, read_darknet, read_glove_table
+from deixis.models.darknet_cfg import convolution_shapes, parse_darknet_cfg
+from deixis.models.foreign import DarknetConv, load_exactly, read_darknet, read_torchvision_vgg16
 
 # channels: 3 -> conv 2 -> pool -> conv 4 -> upsample -> route(4 + 2) -> conv 1
 CFG = """
@@ -84,7 +89,7 @@ def test_read_darknet_when_cut_off_then_only_the_body_is_read(tmp_path):
 
 
 def test_read_darknet_when_file_is_short_then_one_sentence_says_by_how_much(tmp_path):
-    with pytest.raises(ValueError, match="2 beyond the 79") as caught:
+    with pytest.raises(ValueError, match=r"81 values .* got 79 .* 2 too few") as caught:
         read_darknet(*write_pair(tmp_path, values=np.zeros(NUM_VALUES - 2)))
     assert_one_sentence(caught, "net.weights", "net.cfg")
 
@@ -113,9 +118,15 @@ def test_read_darknet_when_file_is_cut_within_a_value_then_one_sentence(tmp_path
         ("filters=4", "filters=many", "many"),
         ("layers=-1, 0", "layers=-1, 9", "9"),
         ("layers=-1, 0", "layers=-7", "-7"),
+        ("layers=-1, 0", "layers=last", "last"),
+        ("layers=-1, 0", "", "[route]"),
+        ("filters=4", "filters=0", "0"),
+        ("size=3", "size=-3", "-3"),
+        ("filters=4", "groups=2\nfilters=4", "groups"),
+        ("batch_normalize=1", "batch_normalize=yes", "yes"),
         ("[upsample]", "upsample", "upsample"),
     ],
-    ids=["no net", "unknown layer", "no filters", "no number", "route ahead", "route before", "no section"],
+    ids=str,
 )
 def test_read_darknet_when_cfg_is_wrong_then_one_sentence_names_it(tmp_path, old, new, word):
     with pytest.raises(ValueError, match=r"net\.cfg") as caught:
@@ -191,12 +202,175 @@ def test_load_exactly_when_many_are_missing_then_the_list_is_short():
     assert len(str(caught.value)) < 200
 
 
-def test_read_glove_when_index_is_shuffled_then_word_and_row_meet(tmp_path):
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    vectors = np.arange(150, dtype=np.float32).reshape(3, 50)
-    np.save(tmp_path / "glove_6B_50d_emb.npy", vectors)
-    parquet.write_table(pa.table({"word": ["b", "c", "a"], "row": [1, 2, 0]}), tmp_path / "glove_6B_index.parquet")
-    words, read = read_glove_table(tmp_path)
-    assert words == ["a", "b", "c"]
-    np.testing.assert_array_equal(read, vectors)
+def test_read_darknet_when_it_ends_with_a_layer_then_the_sentence_names_the_cutoff(tmp_path):
+    pair = write_pair(tmp_path, values=np.zeros(62 + 12))
+    with pytest.raises(ValueError, match=r"convolution 2 .*cutoff=5") as caught:
+        read_darknet(*pair)
+    assert_one_sentence(caught)
+    assert len(read_darknet(*pair, cutoff=5)) == 2
+
+
+@pytest.mark.parametrize(("values", "count"), [(62, 1), (62 + 12, 2), (NUM_VALUES, 3)])
+def test_read_darknet_when_it_may_end_early_then_the_convolutions_up_to_there(tmp_path, values, count):
+    pair = write_pair(tmp_path, values=np.arange(values))
+    convs = read_darknet(*pair, may_end_early=True)
+    assert len(convs) == count
+    assert convs[-1].weight.ravel()[-1] == values - 1
+
+
+@pytest.mark.parametrize("values", [0, 61, 62 + 13, NUM_VALUES + 1])
+def test_read_darknet_when_it_may_end_early_but_ends_within_a_convolution_then_one_sentence(tmp_path, values):
+    with pytest.raises(ValueError, match=f"expected {NUM_VALUES} values .* got {values} in") as caught:
+        read_darknet(*write_pair(tmp_path, values=np.zeros(values)), may_end_early=True)
+    assert_one_sentence(caught)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_read_darknet_when_a_value_is_not_finite_then_one_sentence_names_its_layer(tmp_path, value):
+    values = np.zeros(NUM_VALUES)
+    values[63] = value
+    with pytest.raises(ValueError, match="layer 2 ") as caught:
+        read_darknet(*write_pair(tmp_path, values=values))
+    assert_one_sentence(caught, "finite", "net.weights")
+
+
+def test_read_darknet_when_header_is_of_another_kind_then_lengths_are_told_and_nothing_overflows(tmp_path):
+    cfg, weights = write_pair(tmp_path, version=(0, 1))
+    weights.write_bytes(np.array([2**31 - 1, 2**31 - 1], np.int32).tobytes() + weights.read_bytes()[8:])
+    assert len(read_darknet(cfg, weights)) == 3  # Darknet's own rule: above 1000 the counter is an int32
+
+
+def test_read_darknet_when_header_stands_alone_then_all_is_missing(tmp_path):
+    with pytest.raises(ValueError, match=r"got 0 .* 81 too few: convolution 0"):
+        read_darknet(*write_pair(tmp_path, values=[]))
+
+
+@pytest.mark.parametrize("missing", ["net.cfg", "net.weights"])
+def test_read_darknet_when_a_file_is_missing_then_one_sentence_names_it(tmp_path, missing):
+    pair = write_pair(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=missing) as caught:
+        read_darknet(*pair)
+    assert_one_sentence(caught)
+
+
+def test_read_darknet_when_arrays_are_changed_then_the_file_is_not(tmp_path):
+    cfg, weights = write_pair(tmp_path)
+    before = weights.read_bytes()
+    read_darknet(cfg, weights)[0].weight[:] = 0
+    assert weights.read_bytes() == before
+
+
+def test_convolution_shapes_when_batch_norm_is_there_then_four_vectors_are_counted(tmp_path):
+    shapes = convolution_shapes(write_pair(tmp_path)[0])
+    assert [(shape.layer, shape.weight, shape.values) for shape in shapes] == [
+        (0, (2, 3, 3, 3), 62),
+        (2, (4, 2, 1, 1), 12),
+        (5, (1, 6, 1, 1), 7),
+    ]
+
+
+def vgg16_state(value=0.0):
+    """The state dict of torchvision's VGG-16 with a classifier of no size and weights that take no memory."""
+    state = {}
+    channels = 3
+    plan = [(0, 64), (2, 64), (5, 128), (7, 128), (10, 256), (12, 256), (14, 256)]
+    plan += [(index, 512) for index in (17, 19, 21, 24, 26, 28)]
+    for place, (index, out) in enumerate(plan):
+        state[f"features.{index}.weight"] = torch.full((1, 1, 1, 1), value + place).expand(out, channels, 3, 3)
+        state[f"features.{index}.bias"] = torch.zeros(out, dtype=torch.float64)
+        channels = out
+    return {"classifier.0.weight": torch.zeros(1, 1), **state}
+
+
+def test_torchvision_vgg16_when_saved_by_torch_then_26_tensors_in_order_without_the_classifier(tmp_path):
+    torch.save(vgg16_state(), tmp_path / "vgg16.pth")
+    state = read_torchvision_vgg16(tmp_path / "vgg16.pth")
+    assert list(state) == [name for name in vgg16_state() if name.startswith("features.")]
+    assert [int(tensor.flatten()[0]) for name, tensor in state.items() if "weight" in name] == list(range(13))
+    assert sum(tensor.numel() for tensor in state.values()) == 14_714_688  # VGG-16's convolutions
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+def small_vgg16(monkeypatch):
+    """One convolution stands for thirteen."""
+    monkeypatch.setattr("deixis.models.foreign._VGG16", {0: (2, 3)})
+    return {"features.0.weight": torch.ones(2, 3, 3, 3), "features.0.bias": torch.zeros(2)}
+
+
+def test_torchvision_vgg16_when_saved_as_safetensors_then_read_the_same(tmp_path, monkeypatch):
+    save_file(small_vgg16(monkeypatch), tmp_path / "vgg16.safetensors")
+    state = read_torchvision_vgg16(str(tmp_path / "vgg16.safetensors"))
+    assert {name: tensor.sum().item() for name, tensor in state.items()} == {
+        "features.0.weight": 54,
+        "features.0.bias": 0,
+    }
+
+
+def test_torchvision_vgg16_when_file_is_of_the_batch_norm_variant_then_missing_names_are_listed(tmp_path):
+    state = vgg16_state()
+    for name in [name for name in state if name.startswith(("features.17.", "features.28."))]:
+        del state[name]
+    state["features.1.running_mean"] = torch.zeros(64)
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"VGG-16 in .*other\.pth") as caught:
+        read_torchvision_vgg16(tmp_path / "other.pth")
+    missing = "features.17.weight, features.17.bias, features.28.weight, features.28.bias (4)"
+    assert_one_sentence(caught, f"missing: {missing}", "unexpected: features.1.running_mean (1)")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "words"),
+    [
+        ("features.0.bias", torch.zeros(3), "features.0.bias (3,) for (2,)"),
+        ("features.0.bias", torch.zeros(2, dtype=torch.int64), "finite floats"),
+        ("features.0.weight", torch.full((2, 3, 3, 3), torch.nan), "finite floats"),
+    ],
+    ids=["shape", "integers", "nan"],
+)
+def test_torchvision_vgg16_when_a_tensor_is_wrong_then_one_sentence_names_it(
+    tmp_path, monkeypatch, name, tensor, words
+):
+    torch.save({**small_vgg16(monkeypatch), name: tensor}, tmp_path / "vgg16.pth")
+    with pytest.raises(ValueError, match=name) as caught:
+        read_torchvision_vgg16(tmp_path / "vgg16.pth")
+    assert_one_sentence(caught, words)
+
+
+class Harm:
+    """A pickle that would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: torch.save({"features.0.weight": Harm(path.with_name("harmed"))}, path),
+        lambda path: path.write_bytes(pickle.dumps(Harm(path.with_name("harmed")))),
+        lambda path: torch.save(nn.Linear(1, 1), path),
+        lambda path: torch.save({"state_dict": {}}, path),
+        lambda path: torch.save([torch.zeros(1)], path),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no weights at all"),
+        lambda path: path.write_bytes(b"PK\x03\x04 torn"),
+    ],
+    ids=["code", "bare code", "module", "nested", "list", "empty", "text", "torn"],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_torchvision_vgg16_when_file_is_none_then_one_sentence_and_no_code_runs(tmp_path, write, suffix):
+    write(tmp_path / f"file{suffix}")
+    with pytest.raises(ValueError, match=f"file{suffix}") as caught:
+        read_torchvision_vgg16(tmp_path / f"file{suffix}")
+    assert_one_sentence(caught, "state_dict")
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_torchvision_vgg16_when_file_is_missing_then_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"vgg16\.pth") as caught:
+        read_torchvision_vgg16(tmp_path / "vgg16.pth")
+    assert_one_sentence(caught)

@@ -40,7 +40,7 @@ def test_fit_when_evidence_follows_a_regression_then_weights_come_back_and_error
 def test_fit_when_used_on_fresh_evidence_then_scores_mean_what_they_say():
     found = fit_calibration(drawn_evidence(4000))
     fresh = drawn_evidence(2000, seed=1)
-    score = np.array([calibrated(e.signs, found) for e in fresh])
+    score = np.array([calibrated(e.signs, found, ()) for e in fresh])
     assert calibration_error(score, np.array([e.right for e in fresh])) < 0.05
     json.dumps(found, allow_nan=False)
 
@@ -132,3 +132,26 @@ def test_store_when_value_is_no_json_then_the_old_file_stays(tmp_path):
     with pytest.raises(TypeError):
         store_in_config(tmp_path, calibration=object())
     assert (tmp_path / "config.json").read_text() == '{"name": "a"}'
+
+
+# the mcn family
+
+
+def test_gather_when_model_is_of_the_mcn_family_then_two_signs_and_a_fit_that_it_can_load(make_mcn_checkpoint):
+    folder = make_mcn_checkpoint()
+    samples = [sample_of("left dog", "dog", 20), sample_of("red ball", "ball", 200)] * 2
+    evidence = gather_evidence(load(folder, precision="float32"), samples, absent_share=1.0, seed=0)
+    assert {len(e.signs) for e in evidence} == {2}
+    told = fit_calibration([dataclasses.replace(e, right=bool(k % 2)) for k, e in enumerate(evidence)])
+    assert len(told["weights"]) == 2
+    store_in_config(folder, calibration=told)
+    found = load(folder, precision="float32").ground(samples[0].image, "left dog")
+    assert found.score == pytest.approx(calibrated(found.evidence, told, ()))
+
+
+def test_gather_when_model_gives_masks_only_then_no_box_is_right_and_a_fit_is_refused(make_mcn_checkpoint):
+    grounder = load(make_mcn_checkpoint("single-res-52"), precision="float32")
+    evidence = gather_evidence(grounder, [sample_of("left dog", "dog", 20)] * 2, absent_share=0.0)
+    assert [(e.right, e.agreement) for e in evidence] == [(False, 1.0)] * 2
+    with pytest.raises(ValueError, match="both right and wrong boxes among 2"):
+        fit_calibration(evidence)

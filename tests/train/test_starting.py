@@ -6,15 +6,26 @@ import pytest
 import torch
 from PIL import Image
 
-from deixis.data.loading import PhotoSource, SceneSource
+from deixis.config import preset
+from deixis.data.epochs import Epochs
+from deixis.data.jsonl import ReadSamples
+from deixis.data.loading import Mixture, PhotoSource, SceneSource
 from deixis.hub import load_checkpoint
 from deixis.models.foreign import DarknetConv
 from deixis.models.image_encoders import YoloTinyEncoder
 from deixis.structures import Sample
 from deixis.train import starting
+from deixis.train.optimisers import parameter_groups
 from deixis.train.recipes import Recipe, recipe
-from deixis.train.starting import SCENE_FLAVOURS, start_data, start_model
-from deixis.train.trainer import parameter_groups
+from deixis.train.starting import (
+    SCENE_FLAVOURS,
+    commonest_words,
+    darknet_files,
+    in_steps,
+    start_data,
+    start_model,
+    training_phrases,
+)
 
 
 @pytest.fixture
@@ -73,10 +84,22 @@ def test_start_when_bert_folder_is_missing_then_one_sentence(small_image_encoder
         start_model(dataclasses.replace(minilm_recipe, text_weights=str(tmp_path)))
 
 
-def test_start_when_darknet_weights_are_given_then_loaded_and_early_filters_frozen(minilm_recipe, monkeypatch):
+@pytest.fixture
+def darknet_folder(tmp_path):
+    """A folder of files that nobody opens."""
+    folder = tmp_path / "darknet"
+    folder.mkdir()
+    for name in ("net.cfg", "net.weights", "README.md"):
+        (folder / name).touch()
+    return folder
+
+
+def test_start_when_darknet_weights_are_given_then_loaded_and_early_filters_frozen(
+    minilm_recipe, darknet_folder, monkeypatch
+):
     asked = []
 
-    def read(cfg, weights):
+    def read(cfg, weights, *, may_end_early):
         asked.extend([cfg.name, weights.name])
         shapes = [tuple(conv.weight.shape) for conv in YoloTinyEncoder().convolutions()]
         return [
@@ -91,8 +114,8 @@ def test_start_when_darknet_weights_are_given_then_loaded_and_early_filters_froz
         ]
 
     monkeypatch.setattr(starting, "read_darknet", read)
-    model, _ = start_model(dataclasses.replace(minilm_recipe, image_weights="somewhere"))
-    assert asked == ["yolov3-tiny.cfg", "yolov3-tiny.weights"]
+    model, _ = start_model(dataclasses.replace(minilm_recipe, image_weights=str(darknet_folder)))
+    assert asked == ["net.cfg", "net.weights"]
     encoder = model.image.encoder
     assert (encoder.body[0].conv.weight == 0.5).all()
     frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
@@ -173,3 +196,323 @@ def test_start_when_a_checkpoint_is_named_then_its_weights_go_on_and_its_encoder
     rates = {id(p): group["lr"] for group in parameter_groups(model, chosen) for p in group["params"]}
     assert rates[id(model.image.encoder.neck.conv.weight)] == chosen.pretrained_lr
     assert rates[id(model.exists[0].weight)] == chosen.lr
+
+
+# files of a Darknet network
+
+
+def test_darknet_files_when_the_folder_has_one_of_each_then_both(darknet_folder):
+    assert darknet_files(darknet_folder) == (darknet_folder / "net.cfg", darknet_folder / "net.weights")
+
+
+@pytest.mark.parametrize("ending", [".cfg", ".weights"])
+def test_darknet_files_when_one_is_missing_or_there_are_two_then_one_sentence(darknet_folder, ending):
+    (darknet_folder / f"other{ending}").touch()
+    with pytest.raises(ValueError, match=rf"expected one {ending} file in .*darknet', got \['net{ending}', 'other"):
+        darknet_files(darknet_folder)
+    for file in darknet_folder.glob(f"*{ending}"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"expected a {ending} file in the folder .*darknet', got none"):
+        darknet_files(darknet_folder)
+
+
+@pytest.mark.parametrize("path", ["none", "file"])
+def test_darknet_files_when_there_is_no_such_folder_then_one_sentence(tmp_path, path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=r"expected a \.cfg file in the folder"):
+        darknet_files(tmp_path / path)
+
+
+def test_darknet_files_when_the_weights_are_a_body_alone_then_it_and_no_other_beside_it(darknet_folder):
+    (darknet_folder / "net.weights").rename(darknet_folder / "net.conv.74")
+    assert darknet_files(darknet_folder) == (darknet_folder / "net.cfg", darknet_folder / "net.conv.74")
+    (darknet_folder / "net.weights").touch()
+    with pytest.raises(ValueError, match=r"expected one \.weights file in .*, got \['net\.conv\.74', 'net\.weights'\]"):
+        darknet_files(darknet_folder)
+
+
+# the mcn family
+
+
+@pytest.fixture
+def mcn_recipe(small_mcn_encoder, small_mcn_fields, few_scenes):
+    return recipe("debug", model="mcn-tiny", model_fields={**small_mcn_fields, "vocab_size": 6})
+
+
+@pytest.fixture
+def vectors(tmp_path, monkeypatch):
+    """A text file of word vectors with words that no phrase is cut into."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows = {"the": 0.5, "don't": 9.0, "dog": -1.25, ",": 9.0, "2nd": 3.0, "Cat": 9.0, "red": 1.0, "left": 2.0}
+    path = tmp_path / "vectors.txt"
+    path.write_text("".join(f"{word} {' '.join([str(value)] * 6)}\n" for word, value in rows.items()))
+    return path
+
+
+def unfrozen(model, prefix):
+    return {name for name, p in model.named_parameters() if name.startswith(prefix) and p.requires_grad}
+
+
+def test_start_mcn_when_words_come_from_a_file_then_fixed_vectors_of_the_first_words(mcn_recipe, vectors):
+    model, tokenizer = start_model(dataclasses.replace(mcn_recipe, text_weights=str(vectors)))
+    assert tokenizer.words == ["the", "dog", "2nd", "red"]  # as many as fit
+    assert tokenizer.max_tokens == model.config.max_tokens
+    assert model.config == preset("mcn-tiny", **{**mcn_recipe.model_fields, "train_words": False})
+    table = model.text.vectors.weight
+    assert table[:, 0].tolist() == [0, 0, 0.5, -1.25, 3.0, 1.0]
+    assert (table == table[:, :1]).all()
+    assert not table.requires_grad
+    assert unfrozen(model, "text.gru") == {name for name, _ in model.named_parameters() if name.startswith("text.gru")}
+
+
+def test_start_mcn_when_the_file_has_fewer_words_then_the_vocabulary_is_as_large(mcn_recipe, vectors):
+    made = dataclasses.replace(
+        mcn_recipe, text_weights=str(vectors), model_fields={**mcn_recipe.model_fields, "vocab_size": 900}
+    )
+    model, tokenizer = start_model(made)
+    assert tokenizer.words == ["the", "dog", "2nd", "red", "left"]
+    assert model.config.vocab_size == len(model.text.vectors.weight) == tokenizer.vocab_size == 7
+
+
+def test_start_mcn_when_words_shall_learn_then_vectors_of_a_file_do(mcn_recipe, vectors):
+    fields = {**mcn_recipe.model_fields, "train_words": True}
+    model, _ = start_model(dataclasses.replace(mcn_recipe, text_weights=str(vectors), model_fields=fields))
+    assert model.config.train_words is True
+    assert model.text.vectors.weight.requires_grad
+    assert model.text.vectors.weight[2, 0] == 0.5
+
+
+def test_start_mcn_when_the_file_is_of_another_width_then_one_sentence(mcn_recipe, vectors):
+    fields = {**mcn_recipe.model_fields, "word_dim": 5}
+    with pytest.raises(ValueError, match="expected up to 4 word vectors of width 5") as caught:
+        start_model(dataclasses.replace(mcn_recipe, text_weights=str(vectors), model_fields=fields))
+    assert "\n" not in str(caught.value)
+
+
+def test_start_mcn_when_from_scratch_then_vectors_of_no_meaning_are_learnt(mcn_recipe):
+    model, tokenizer = start_model(mcn_recipe)
+    assert tokenizer.words == ["ball", "left", "the", "red"]
+    assert model.config.train_words is True
+    assert model.config.vocab_size == tokenizer.vocab_size == 6
+    table = model.text.vectors.weight
+    assert table.requires_grad
+    assert not table[:2].any()
+    assert (table[2:].abs().sum(1) > 0).all()
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_start_mcn_when_seed_is_the_same_then_equal_weights_and_else_not(mcn_recipe):
+    one, two, other = (start_model(dataclasses.replace(mcn_recipe, seed=s))[0].state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["box.conv.weight"], other["box.conv.weight"])
+
+
+def test_start_mcn_when_darknet_weights_are_given_then_all_but_the_last_convolutions_stay(
+    mcn_recipe, darknet_folder, monkeypatch
+):
+    monkeypatch.setattr(starting, "read_darknet", lambda cfg, weights, may_end_early: [cfg.name, weights.name])
+    made = dataclasses.replace(mcn_recipe, image_weights=str(darknet_folder))
+    model, _ = start_model(made)
+    assert model.encoder.loaded == ("darknet", ["net.cfg", "net.weights"])
+    assert unfrozen(model, "encoder.") == {f"encoder.down.1.{p}" for p in ("conv.weight", "norm.weight", "norm.bias")}
+    model.train()
+    assert (model.encoder.down[0].norm.training, model.encoder.down[1].norm.training) == (False, True)
+    learning, _ = start_model(dataclasses.replace(made, freeze_image=False))
+    assert learning.encoder.loaded is not None
+    assert all(p.requires_grad for p in learning.encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("Vgg16", ("vgg16.pth", {"a": 1})), ("EfficientNetLite0Encoder", ("vgg16.pth", None))]
+)
+def test_start_when_weights_are_of_another_program_then_its_reader(
+    mcn_recipe, small_mcn_encoder, monkeypatch, kind, expected
+):
+    monkeypatch.setattr(starting, kind, small_mcn_encoder)
+    monkeypatch.setattr(starting, "read_torchvision_vgg16", lambda path: {"a": 1})
+    model, _ = start_model(dataclasses.replace(mcn_recipe, image_weights="vgg16.pth"))
+    assert model.encoder.loaded == expected
+
+
+def test_start_mcn_when_a_checkpoint_is_named_then_it_goes_on_with_its_words_and_encoder_fixed(
+    make_mcn_checkpoint, mcn_recipe
+):
+    folder = make_mcn_checkpoint(image_size=96)
+    model, tokenizer = start_model(dataclasses.replace(mcn_recipe, start=str(folder), image_sizes=(96,)))
+    stored = load_checkpoint(folder)
+    assert model.training
+    assert model.config.image_size == 96
+    assert tokenizer.words == stored.tokenizer.words
+    for name, tensor in stored.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    assert not model.text.vectors.weight.requires_grad
+    assert not any(p.requires_grad for p in model.encoder.frozen_parameters())
+
+
+def test_start_mcn_when_a_checkpoint_learnt_its_words_then_they_go_on_learning(make_mcn_checkpoint, mcn_recipe):
+    model, _ = start_model(dataclasses.replace(mcn_recipe, start=str(make_mcn_checkpoint(train_words=True))))
+    assert model.text.vectors.weight.requires_grad
+
+
+TRAINED = [
+    ({}, True),
+    ({"image_weights": "parts/yolov3", "start": "", "freeze_image": True}, True),
+    ({"image_weights": "", "start": "runs/checkpoint", "freeze_image": True}, True),
+    ({"image_weights": "parts/yolov3", "start": ""}, True),
+    ({"image_weights": "", "start": "", "freeze_image": True}, False),
+    ({"image_weights": "parts/yolov3", "start": "", "freeze_image": False}, False),
+]
+
+
+@pytest.mark.parametrize(("told", "stays"), TRAINED)
+@pytest.mark.parametrize("freeze", [True, False])
+def test_start_mcn_when_a_checkpoint_tells_its_training_then_the_encoder_is_fixed_where_it_was(
+    make_mcn_checkpoint, mcn_recipe, told, stays, freeze
+):
+    folder = make_mcn_checkpoint()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "recipe": told}))
+    model, _ = start_model(dataclasses.replace(mcn_recipe, start=str(folder), freeze_image=freeze))
+    assert {p.requires_grad for p in model.encoder.frozen_parameters()} == {not (stays and freeze)}
+
+
+@pytest.mark.parametrize("sizes", [(96,), (64, 96), (32,)])
+def test_start_mcn_when_it_would_be_trained_on_another_canvas_than_it_answers_on_then_one_sentence(
+    mcn_recipe, make_mcn_checkpoint, sizes
+):
+    made = dataclasses.replace(mcn_recipe, image_sizes=sizes)
+    for one in (made, dataclasses.replace(made, start=str(make_mcn_checkpoint()))):
+        with pytest.raises(ValueError, match=r"^expected image_sizes to be \(64,\), .* got \(") as caught:
+            start_model(one)
+        assert repr(sizes) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    start_model(dataclasses.replace(mcn_recipe, image_sizes=(64, 64)))
+
+
+@pytest.mark.parametrize("file", ["darknet53.conv.74", "yolov3.weights"])
+def test_start_mcn_when_the_file_ends_after_the_body_then_its_convolutions_reach_the_encoder(
+    mcn_recipe, tmp_path, file
+):
+    conv = "[convolutional]\nbatch_normalize=1\nfilters=2\nsize=1\n"
+    (tmp_path / "yolov3.cfg").write_text(f"[net]\nchannels=3\n{conv * 3}")
+    values = np.arange((8 + 6) + (8 + 4), dtype="<f4")  # two of the three
+    (tmp_path / file).write_bytes(np.array([0, 2, 0, 0, 0], "<i4").tobytes() + values.tobytes())
+    model, _ = start_model(dataclasses.replace(mcn_recipe, image_weights=str(tmp_path)))
+    convs = model.encoder.loaded[1]
+    assert [conv.weight.shape for conv in convs] == [(2, 3, 1, 1), (2, 2, 1, 1)]
+    assert convs[1].weight[-1, -1, 0, 0] == 25
+
+
+# expressions of their own
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """Expressions of three things on two images, one of them in the split "val"; one line names no split."""
+    rows = [
+        ("a", "left dog", 0, "train"),
+        ("a", "the dog", 0, "train"),
+        ("b", "cat", 5, "val"),
+        ("a", "dog", 5, None),
+    ]
+    rows.append(("b", "the cat", 5, "val"))
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(
+        json.dumps({"image": f"{image}.png", "phrase": phrase, "box": [x, 0, x + 5, 9], "split": split}) + "\n"
+        for image, phrase, x, split in rows
+    ))  # fmt: skip
+    return path
+
+
+def test_data_when_phrased_then_one_group_a_thing_and_the_split_that_is_named(lines):
+    source = start_data(recipe("debug", phrased=str(lines)))
+    assert isinstance(source, Epochs)
+    phrases = [[source.samples[index].phrase for index in group] for group in source.referents]
+    assert phrases == [["left dog", "the dog"], ["dog"]]  # those of "val" are what is measured on
+    (only,) = start_data(recipe("debug", phrased=f"{lines}:val")).referents
+    assert len(only) == 2
+
+
+def test_data_when_phrased_has_nothing_then_one_sentence(tmp_path, lines):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    only = tmp_path / "val.jsonl"
+    only.write_text("".join(line for line in lines.read_text().splitlines(keepends=True) if '"val"' in line))
+    for phrased in (str(tmp_path / "empty.jsonl"), f"{lines}:test", str(only)):
+        with pytest.raises(ValueError, match="expected") as caught:
+            start_data(recipe("debug", phrased=phrased))
+        assert "jsonl" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("phrased", "root", "expected"),
+    [
+        ("refcoco", "data", ("refcoco", "train", "data")),
+        ("refcocog-umd:val", "", ("refcocog-umd", "val", None)),
+        ("photos/instances.json", "", ("photos/instances.json", "train", None)),
+        ("own.jsonl:test", "", ("own.jsonl", "test", None)),
+    ],
+)
+def test_data_when_phrased_names_a_release_then_its_train_split_and_its_own_referents(
+    monkeypatch, phrased, root, expected
+):
+    asked = []
+    sample = Sample(id="1", image=np.zeros((4, 4, 3), np.uint8), image_id="1", phrase="dog", box_xyxy_px=(0, 0, 2, 2))
+
+    def fake(name, *, split, root):
+        asked.append((name, split, root))
+        found = ReadSamples([sample, sample])
+        found.referents = ((0,), (1,))  # pyright: ignore[reportAttributeAccessIssue]
+        return found
+
+    monkeypatch.setattr(starting, "open_dataset", fake)
+    source = start_data(recipe("debug", phrased=phrased, root=root))
+    assert asked == [expected]
+    assert source.referents == ((0,), (1,))  # which group_by_referent would put together
+
+
+def test_data_when_a_release_has_no_root_then_one_sentence():
+    with pytest.raises(ValueError, match="expected a root"):
+        start_data(recipe("mcn"))
+
+
+def test_phrases_when_data_brings_its_own_then_these_alone_and_else_scenes(lines, few_scenes):
+    assert list(training_phrases(recipe("debug", phrased=f"{lines}:train"))) == ["left dog", "the dog"]
+    assert list(training_phrases(recipe("debug", phrased=str(lines)))) == ["left dog", "the dog", "dog"]
+    assert set(training_phrases(recipe("debug"))) >= {"left ball", "the red ball 1"}
+
+
+def test_start_mcn_when_from_scratch_on_expressions_then_the_vocabulary_is_theirs(
+    small_mcn_encoder, small_mcn_fields, lines
+):
+    fields = {**small_mcn_fields, "vocab_size": 6}
+    _, tokenizer = start_model(recipe("debug", model="mcn-tiny", model_fields=fields, phrased=str(lines)))
+    assert tokenizer.words == ["dog", "left", "the"]
+
+
+def test_commonest_words_when_counted_then_the_first_of_equals_and_as_many_as_asked():
+    phrases = ["Left-most dog!", "dog's left", "2nd cat"]
+    assert commonest_words(phrases, 3) == ["left", "dog", "most"]
+    assert commonest_words(phrases, 99) == ["left", "dog", "most", "s", "2nd", "cat"]
+    assert commonest_words([], 5) == []
+
+
+# epochs in steps
+
+
+def epochs_of(count):
+    return Epochs([], [(0,)] * count)
+
+
+@pytest.mark.parametrize(("referents", "steps", "milestones"), [(70, 90, (58, 68, 78)), (71, 135, (87, 102, 117))])
+def test_in_steps_when_epochs_are_told_then_steps_and_milestones_at_their_beginnings(referents, steps, milestones):
+    told = in_steps(recipe("mcn"), epochs_of(referents))  # 45 epochs, batches of 35, a tenth at 30, 35 and 40
+    assert (told.steps, told.milestones, told.epochs) == (steps, milestones, 0)
+    assert in_steps(told, epochs_of(referents)) == told  # told once, it stays
+
+
+def test_in_steps_when_no_epochs_or_a_mixture_then_the_recipe_as_it_is():
+    made = recipe("debug", steps=7, milestones=(3,))
+    assert in_steps(made, epochs_of(5)) is made
+    endless = recipe("debug", phrased="refcoco", epochs=3)
+    assert in_steps(endless, Mixture([], [])) is endless

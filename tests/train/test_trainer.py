@@ -4,9 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deixis.config import preset
-from deixis.data.loading import Mixture, Picture, Target, collate
+from deixis.data import open_dataset
+from deixis.data.epochs import Epochs
+from deixis.data.loading import CanvasRules, Mixture, Picture, Target, collate
 from deixis.data.scenes import draw_scene
 from deixis.geometry.masks import read_mask
 from deixis.hub import load_checkpoint
@@ -15,35 +18,19 @@ from deixis.models.decoding import decode, pairwise_iou
 from deixis.models.deixis import DeixisModel
 from deixis.train import starting, trainer
 from deixis.train.recipes import recipe
-from deixis.train.trainer import (
-    Trainer,
-    batch_losses,
-    batches,
-    forget_after,
-    log_line,
-    loss_weights,
-    mean_where,
-    parameter_groups,
-    run,
-    set_learning_rate,
-    write_whole,
-)
+from deixis.train.trainer import Trainer, batches, forget_after, log_line, recorded, run, write_whole
 
-LOSSES = {"heat", "box", "mask", "projection", "exists", "consistency"}
-
-
-@pytest.fixture
-def small_recipe(small_image_encoder, small_fields, bert_folder):
-    """Six steps of a very small model whose BERT has dropout, on drawn scenes."""
-    return recipe(
-        "debug", model="deixis-tiny", model_fields=small_fields, text_weights=str(bert_folder),
-        steps=6, save_every=2, images=1, phrases=2, lr=1e-3,
-    )  # fmt: skip
+LOSSES = {"heat", "box", "mask", "projection", "exists", "consistency", "words"}
 
 
 @pytest.fixture
 def batch(small_recipe):
-    return next(iter(batches(small_recipe, 0)))
+    return next(iter(batches(starting.start_data(small_recipe), small_recipe, 0)))
+
+
+@pytest.fixture
+def mcn_batch(small_mcn_recipe):
+    return next(iter(batches(starting.start_data(small_mcn_recipe), small_mcn_recipe, 0, CanvasRules(8))))
 
 
 def logged(folder):
@@ -56,6 +43,7 @@ def logged(folder):
 def snapshot(held):
     """Everything that a step may change, but the step's number."""
     state = {f"model.{name}": p.clone() for name, p in held.model.state_dict().items()}
+    state |= {f"helper.{name}": p.clone() for name, p in held.objective.helper.state_dict().items()}
     state |= {f"average.{name}": p.clone() for name, p in held.average.items()}
     for index, values in held.optimiser.state_dict()["state"].items():
         state |= {f"optimiser.{index}.{name}": value.clone() for name, value in values.items()}
@@ -179,8 +167,9 @@ def test_log_line_when_losses_are_not_finite_then_null():
 
 
 def test_batches_when_workers_differ_then_the_same_and_they_start_anywhere(small_recipe):
-    alone = list(batches(dataclasses.replace(small_recipe, steps=4), 0))
-    helped = list(batches(dataclasses.replace(small_recipe, steps=4, workers=1), 2))
+    source = starting.start_data(small_recipe)
+    alone = list(batches(source, dataclasses.replace(small_recipe, steps=4), 0))
+    helped = list(batches(source, dataclasses.replace(small_recipe, steps=4, workers=1), 2))
     assert (len(alone), len(helped)) == (4, 2)
     for one, two in zip(alone[2:], helped, strict=True):
         for field in dataclasses.fields(one):
@@ -188,8 +177,15 @@ def test_batches_when_workers_differ_then_the_same_and_they_start_anywhere(small
 
 
 def test_batches_when_sizes_are_several_then_one_a_step_out_of_them(small_recipe):
-    sizes = {b.pixels.shape[1] for b in batches(dataclasses.replace(small_recipe, image_sizes=(64, 96), steps=12), 0)}
-    assert sizes == {64, 96}
+    made = dataclasses.replace(small_recipe, image_sizes=(64, 96), steps=12)
+    assert {b.pixels.shape[1] for b in batches(starting.start_data(made), made, 0)} == {64, 96}
+
+
+def test_batches_when_rules_are_given_then_every_batch_follows_them(small_recipe):
+    source = starting.start_data(small_recipe)
+    (one, _) = batches(source, dataclasses.replace(small_recipe, steps=2), 0, CanvasRules(32, "nearest"))
+    assert one.masks.shape[1:] == (2, 2)
+    assert set(np.unique(one.masks)) <= {0, 1}
 
 
 # saving
@@ -279,9 +275,11 @@ def test_step_when_taken_then_parameters_and_average_move_and_frozen_ones_do_not
     before = snapshot(held)
     losses = held.train_step(batch)
     assert losses["loss"] == pytest.approx(
-        sum(loss_weights(small_recipe)[name] * losses[name] for name in LOSSES), rel=1e-4
+        sum(held.objective.weights[name] * losses[name] for name in LOSSES), rel=1e-4
     )
     for name, p in held.model.named_parameters():
+        if p.requires_grad and name.endswith(("key.bias", "energy.bias")):
+            continue  # a softmax does not see what is added to all of its inputs: at most rounding moves these
         moved = not torch.equal(p, before[f"model.{name}"])
         assert moved == p.requires_grad, name
         assert torch.equal(held.average[name], before[f"average.{name}"]) != p.requires_grad, name
@@ -310,7 +308,7 @@ def test_step_when_loss_or_gradient_is_not_finite_then_nothing_changes_but_the_c
     held = Trainer(small_recipe)
     held.train_step(batch)
     before = snapshot(held)
-    monkeypatch.setattr(trainer, "batch_losses", lambda model, *rest: wrong_losses(model, loss, slope))
+    monkeypatch.setattr(held.objective, "losses", lambda batch: wrong_losses(held.model, loss, slope))
     held.train_step(batch)
     assert_same_state(before, snapshot(held))
     assert held.step == 2
@@ -328,100 +326,6 @@ def test_averaged_model_when_asked_then_no_random_number_is_taken_and_the_run_is
         for p in averaged.parameters():
             p.zero_()
     assert_same_state(before, snapshot(held))
-
-
-# parts
-
-
-@pytest.mark.parametrize(
-    ("step", "factor"),
-    [(0, 0.5), (1, 1.0), (2, 1.0), (4, 0.505), (6, 0.01), (100, 0.01)],  # at 4: 0.01 + 0.99 / 2
-)
-def test_learning_rate_when_worked_by_hand_then_warm_up_and_half_a_cosine(step, factor):
-    made = recipe("debug", warmup=2, steps=6)
-    optimiser = torch.optim.SGD(
-        [{"params": [torch.zeros(1, requires_grad=True)], "peak_lr": peak} for peak in (2.0, 0.1)]
-    )
-    set_learning_rate(optimiser, made, step)
-    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([2.0 * factor, 0.1 * factor])
-
-
-def test_learning_rate_when_no_warm_up_then_full_at_once():
-    optimiser = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "peak_lr": 1.0}])
-    set_learning_rate(optimiser, recipe("debug", warmup=0, steps=6), 0)
-    assert optimiser.param_groups[0]["lr"] == pytest.approx(1.0)
-
-
-def test_groups_when_encoders_are_pretrained_then_their_rate_and_no_decay_on_biases(small_recipe):
-    made = dataclasses.replace(small_recipe, image_weights="folder", lr=1.0, pretrained_lr=0.1, weight_decay=0.5)
-    model, _ = starting.start_model(small_recipe)
-    names = {id(p): name for name, p in model.named_parameters()}
-    seen = set()
-    for group in parameter_groups(model, made):
-        for p in group["params"]:
-            name = names[id(p)]
-            seen.add(name)
-            assert group["peak_lr"] == (0.1 if name.startswith(("image.encoder.", "text.bert.")) else 1.0), name
-            assert group["weight_decay"] == (0.5 if p.ndim > 1 else 0.0), name
-    assert seen == {name for name, p in model.named_parameters() if p.requires_grad}
-
-
-def test_groups_when_image_encoder_is_from_scratch_then_full_rate(small_recipe):
-    model, _ = starting.start_model(small_recipe)
-    own = {id(p) for p in model.image.encoder.parameters()}
-    rates = {g["peak_lr"] for g in parameter_groups(model, small_recipe) if any(id(p) in own for p in g["params"])}
-    assert rates == {small_recipe.lr}
-
-
-def test_mean_where_when_worked_by_hand_then_that():
-    values = torch.tensor([1.0, 5.0, torch.inf])
-    assert mean_where(values, torch.tensor([True, True, False])).item() == 3
-    assert mean_where(values, torch.tensor([False, False, False])).item() == 0
-
-
-def half_picture(side, value, category="dog", *, with_mask=True):
-    """Grey, with a brighter half: its box is known, its mask perhaps."""
-    image = np.full((32, 32, 3), 60, np.uint8)
-    mask = np.zeros((32, 32), bool)
-    columns = slice(0, 16) if side == "left" else slice(16, 32)
-    image[:, columns] = value
-    mask[:, columns] = True
-    box = (float(columns.start), 0.0, float(columns.stop), 32.0)
-    return Picture(
-        image, [Target(f"{side} {category}", box, mask if with_mask else None, category)], frozenset({category})
-    )
-
-
-def test_losses_when_mask_is_unknown_then_projection_and_else_mask(small_recipe):
-    model, tokenizer = starting.start_model(small_recipe)
-    rng = np.random.default_rng(0)
-    known = batch_losses(model, tokenizer, collate([half_picture("left", 200)], 64, rng, 0.0))
-    unknown = batch_losses(model, tokenizer, collate([half_picture("left", 200, with_mask=False)], 64, rng, 0.0))
-    assert (known["mask"] > 0, known["projection"] == 0) == (True, True)
-    assert (unknown["mask"] == 0, unknown["projection"] > 0) == (True, True)
-
-
-def test_losses_when_phrase_means_nothing_then_mask_and_existence_alone(small_recipe):
-    model, tokenizer = starting.start_model(small_recipe)
-    pictures = [half_picture("left", 200, "dog"), half_picture("right", 200, "cat")]
-    whole = collate(pictures, 64, np.random.default_rng(0), 1.0)
-    chosen = ~whole.present
-    absent = dataclasses.replace(
-        whole, phrases=[p for p, c in zip(whole.phrases, chosen, strict=True) if c],
-        **{name: getattr(whole, name)[chosen] for name in ("image_index", "boxes", "masks", "has_mask", "present")},
-    )  # fmt: skip
-    assert len(absent.phrases) == 2
-    parts = batch_losses(model, tokenizer, absent)
-    assert {name for name, value in parts.items() if value > 0} == {"mask", "exists"}
-
-
-def test_losses_when_trained_then_every_trainable_parameter_gets_a_gradient(small_recipe):
-    model, tokenizer = starting.start_model(small_recipe)
-    pictures = [half_picture("left", 200), half_picture("right", 30, "cat", with_mask=False)]
-    parts = batch_losses(model, tokenizer, collate(pictures, 64, np.random.default_rng(0), 1.0))
-    sum(parts.values()).backward()
-    without = {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
-    assert {name for name in without if not name.endswith("key.bias")} == set()
 
 
 # learning
@@ -446,7 +350,7 @@ def test_training_when_eight_drawn_scenes_repeat_then_it_learns_them_by_heart(sm
         group_heads=2, merge_heads=2, text_dim=16, text_layers=3, mask_dim=16, mask_stride4_dim=8, image_size=64,
     )  # fmt: skip
     model = DeixisModel(config)
-    monkeypatch.setattr(trainer, "start_model", lambda made: (model, tokenizer))
+    monkeypatch.setattr(trainer, "start_model", lambda made, samples: (model, tokenizer))
     held = Trainer(recipe("debug", steps=90, warmup=10, lr=3e-3))
     losses = [held.train_step(fixed) for _ in range(90)]
     assert losses[-1]["loss"] < 0.35 * losses[0]["loss"]
@@ -463,5 +367,182 @@ def test_training_when_eight_drawn_scenes_repeat_then_it_learns_them_by_heart(sm
 def test_mixture_when_of_the_recipe_then_steps_go_through_it(small_recipe):
     mixture = starting.start_data(small_recipe)
     assert isinstance(mixture, Mixture)
-    steps = trainer.Steps(mixture, small_recipe)
+    steps = trainer.Steps(mixture, small_recipe, CanvasRules())
     assert steps[3].phrases == steps[3].phrases != steps[4].phrases
+
+
+def test_helper_when_words_have_a_weight_then_it_learns_and_is_saved(small_recipe, batch, tmp_path):
+    made = dataclasses.replace(small_recipe, words_weight=1.0)
+    held = Trainer(made)
+    before = snapshot(held)
+    assert len(batch.thing_index) > 0
+    held.train_step(batch)
+    for name in ("helper.weight", "helper.bias"):
+        assert not torch.equal(snapshot(held)[name], before[name])
+    held.save(tmp_path)
+    again = Trainer(made)
+    again.restore(tmp_path)
+    assert_same_state(snapshot(held), snapshot(again))
+    assert not [name for name in load_checkpoint(tmp_path / "checkpoint").model.state_dict() if "helper" in name]
+
+
+def test_clip_when_0_then_the_gradient_is_as_it_is(small_recipe, batch):
+    moved = []
+    for clip in (0.0, 1e9, 1e-9):
+        held = Trainer(dataclasses.replace(small_recipe, clip=clip))
+        torch.manual_seed(0)
+        held.train_step(batch)
+        moved.append(held.model.exists[0].weight.grad.abs().max().item())
+    assert moved[0] == moved[1] > 1e-6
+    assert moved[2] < 1e-8
+
+
+# the mcn family
+
+
+def test_mcn_run_when_broken_off_then_it_goes_on_to_the_same_end_statistics_included(
+    small_mcn_recipe, tmp_path, monkeypatch
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    checkpoint = run(small_mcn_recipe, whole)
+    run(small_mcn_recipe, parts, minutes=0.0)
+    run(small_mcn_recipe, parts, resume=True)
+    assert logged(parts) == logged(whole)
+    assert set(logged(whole)[0]) == {"step", "loss", "xy", "wh", "confidence", "mask", "cem"}
+    one, two = (torch.load(folder / "state.pt", weights_only=True) for folder in (whole, parts))
+    assert_same_state(one["model"], two["model"])
+    loaded = load_checkpoint(checkpoint).model
+    statistics = [name for name in one["model"] if name.endswith(("running_mean", "running_var"))]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(loaded.state_dict()[name], one["model"][name]), name
+    for name, value in loaded.named_parameters():
+        torch.testing.assert_close(value, one["average"][name], atol=1e-3, rtol=1e-3)
+
+
+def test_mcn_run_when_it_starts_then_batches_follow_the_models_stride_and_grey(small_mcn_recipe, tmp_path, monkeypatch):
+    made = dataclasses.replace(
+        small_mcn_recipe, steps=1, mask_target="nearest", model_fields={**small_mcn_recipe.model_fields, "fill": 9}
+    )
+    seen = []
+
+    def batches(source, made, start, rules):
+        seen.append(rules)
+        return iter(())
+
+    monkeypatch.setattr(trainer, "batches", batches)
+    run(made, tmp_path / "mcn")
+    fields = {**made.model_fields, "structure": "single-res-13", "cem": "off"}
+    run(dataclasses.replace(made, mask_target="area", model_fields=fields), tmp_path / "coarse")
+    assert seen == [CanvasRules(8, "nearest", 9), CanvasRules(32, "area", 9)]
+
+
+@pytest.mark.parametrize(("loss", "slope"), [(np.nan, 1.0), (1.0, np.inf)])
+def test_mcn_step_when_loss_or_gradient_is_not_finite_then_statistics_are_as_before_too(
+    small_mcn_recipe, mcn_batch, monkeypatch, loss, slope
+):
+    held = Trainer(small_mcn_recipe)
+    held.train_step(mcn_batch)
+    before, losses = snapshot(held), held.objective.losses
+
+    def wrong(batch):
+        value = next(iter(losses(batch).values()))
+        value = loss + value - value.detach()
+        value.register_hook(lambda gradient: gradient * slope)
+        return {"xy": value}
+
+    monkeypatch.setattr(held.objective, "losses", wrong)
+    held.train_step(mcn_batch)
+    assert_same_state(before, snapshot(held))
+    assert held.step == 2
+
+
+def test_average_when_ema_is_0_then_the_weights_themselves(small_mcn_recipe, mcn_batch):
+    held = Trainer(dataclasses.replace(small_mcn_recipe, ema=0.0))
+    held.train_step(mcn_batch)
+    assert_same_state(dict(held.averaged_model().state_dict()), dict(held.model.state_dict()))
+
+
+# expressions of their own
+
+
+@pytest.fixture
+def phrased(tmp_path, small_mcn_recipe):
+    """Three pictures with five expressions of four things, and MCN's kind of recipe upon them."""
+    lines = []
+    for number, value in enumerate((40, 120, 220)):
+        Image.fromarray(np.full((40, 60, 3), value, np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append({"image": f"{number}.png", "phrase": f"left {number}", "box": [0, 0, 20, 40], "split": "train"})
+    lines.append({"image": "0.png", "phrase": "the left one", "box": [0, 0, 20, 40], "split": "train"})
+    lines.append({"image": "1.png", "phrase": "right", "box": [30, 0, 60, 40], "split": "train"})
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return dataclasses.replace(
+        small_mcn_recipe, phrased=f"{tmp_path / 'own.jsonl'}:train", epochs=2, images=3, phrases=1, absent=0.0,
+        schedule="steps", milestones=(2,), warmup=0, optimiser="adam", clip=0.0, ema=0.0, mask_target="nearest",
+    )  # fmt: skip
+
+
+def test_run_when_epochs_are_told_then_so_many_steps_and_the_rate_falls_between_them(phrased, tmp_path, monkeypatch):
+    rates = []
+    step = Trainer.train_step
+
+    def spied(self, batch):
+        losses = step(self, batch)
+        rates.append((len(batch.phrases), self.optimiser.param_groups[0]["lr"]))
+        return losses
+
+    monkeypatch.setattr(Trainer, "train_step", spied)
+    run(phrased, tmp_path / "run")
+    assert rates == [(3, 1e-3), (1, 1e-3), (3, pytest.approx(1e-4)), (1, pytest.approx(1e-4))]
+    assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4]
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["epochs"] == 2
+
+
+def test_run_when_epochs_are_told_then_the_checkpoints_recipe_reads_as_the_run_was(phrased, tmp_path):
+    stored = json.loads((run(phrased, tmp_path / "run") / "config.json").read_text())["recipe"]
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    again = dataclasses.replace(phrased, **{**values, "phrased": phrased.phrased})
+    told = starting.in_steps(again, starting.start_data(again))
+    assert (told.steps, told.milestones) == (4, (2,))
+
+
+def test_recorded_when_files_are_named_then_not_where_they_lay(phrased):
+    made = dataclasses.replace(phrased, root="/home/somebody/data/refer", instances="/home/somebody/coco/a.json")
+    stored = json.dumps(recorded(made))
+    assert "somebody" not in stored
+    assert str(phrased.phrased.rsplit("/", 2)[0]) not in stored
+    assert "own.jsonl:train" in stored
+    assert recorded(dataclasses.replace(phrased, phrased="refcoco+:train"))["phrased"] == "refcoco+:train"
+
+
+def test_run_when_data_brings_its_expressions_then_they_are_opened_once(phrased, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(starting, "open_dataset", lambda name, **how: opened.append(name) or open_dataset(name, **how))
+    checkpoint = run(dataclasses.replace(phrased, epochs=1, milestones=()), tmp_path / "run")
+    assert len(opened) == 1
+    assert load_checkpoint(checkpoint).tokenizer.words == ["left", "0", "1", "2", "the", "one", "right"]
+
+
+def test_resume_when_the_words_are_others_then_one_sentence_and_the_run_is_left_alone(phrased, tmp_path):
+    run(phrased, tmp_path / "run", minutes=0.0)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    own = tmp_path / "own.jsonl"
+    text = own.read_text()
+    own.write_text(text.replace("the left one", "the left hat"))  # as many words as before
+    with pytest.raises(ValueError, match=r"expected the 7 words of '.*vocab\.txt', .* got 7 others; bring") as caught:
+        run(phrased, tmp_path / "run", resume=True)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    own.write_text(text)
+    run(phrased, tmp_path / "run", resume=True)
+    assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_steps_when_data_brings_its_expressions_then_every_referent_once_an_epoch(phrased):
+    source = starting.start_data(phrased)
+    assert isinstance(source, Epochs)
+    steps = trainer.Steps(source, phrased, CanvasRules(8, "nearest", 128))
+    one, two = steps[0], steps[1]
+    assert (len(one.pixels), len(two.pixels), one.masks.shape[1:]) == (3, 1, (8, 8))
+    assert len({*one.phrases, *two.phrases}) == 4
+    assert (one.pixels[:, 0] == 128).all()

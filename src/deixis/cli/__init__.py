@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deixis.cli import calibrate, data, evaluate, ground, models, train
+from deixis.cli import calibrate, data, evaluate, ground, models, reproduce, train
 from deixis.cli.running import Commands
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def root(
 
 app.command("ground", no_args_is_help=True)(ground.ground)
 app.command("evaluate", no_args_is_help=True)(evaluate.evaluate)
+app.command("reproduce", no_args_is_help=True)(reproduce.reproduce)
 app.command("calibrate", no_args_is_help=True)(calibrate.calibrate)
 app.command("models")(models.models)
 app.command(

@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from deixis.cli.running import tell_problems
+
 
 def calibrate(
     folder: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The checkpoint folder to write into.")],
     datasets: Annotated[
         list[str], typer.Argument(metavar="DATASET[:SPLIT]...", help="Validation data, never tested on.")
     ],
+    root: Annotated[Path | None, typer.Option(help="The folder of the data sets' files.")] = None,
     limit: Annotated[int, typer.Option(min=10, help="At most so many samples of each data set.")] = 400,
     absent: Annotated[float, typer.Option(min=0, max=1, help="Share of images also asked for what they lack.")] = 0.5,
 ) -> None:
@@ -29,7 +32,9 @@ def calibrate(
     evidence = []
     for spec in datasets:
         name, split = parse_dataset_spec(spec)
-        samples = list(progress_over(open_dataset(name, split=split, limit=limit), f"reading {spec}"))
+        dataset = open_dataset(name, split=split, root=root, limit=limit)
+        tell_problems(getattr(dataset, "problems", ()))
+        samples = list(progress_over(dataset, f"reading {spec}"))
         evidence += gather_evidence(grounder, samples, absent_share=absent, progress=f"grounding {spec}")
     fitted = fit_calibration(evidence)
     store_in_config(folder, calibration=fitted)

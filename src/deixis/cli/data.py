@@ -1,21 +1,26 @@
-"""``deixis data``: write phrases for instances, and look at samples."""
+"""``deixis data``: write phrases for instances, look at samples, find anchors."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deixis.cli.ground import PICTURES
-from deixis.cli.running import check_writable
+from deixis.cli.running import check_writable, tell, tell_problems
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from deixis.structures import Sample
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write phrases for instances; look at samples.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Write phrases for instances; look at samples; find anchors."
+)
+
+_DRAWN_FOR_ANCHORS = 2000
 
 
 @app.command(no_args_is_help=True)
@@ -56,7 +61,7 @@ def show(
     dataset: Annotated[str, typer.Argument(metavar="DATASET[:SPLIT]", help="A name, a .jsonl, or a COCO .json.")],
     out: Annotated[Path, typer.Option(help="The picture to write.", show_default=False)],
     n: Annotated[int, typer.Option(min=1, max=400, help="So many samples.")] = 12,
-    root: Annotated[Path | None, typer.Option(help="The folder of a data set's files.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The folder of the data set's files.")] = None,
     columns: Annotated[int, typer.Option(min=1, max=20, help="So many side by side.")] = 4,
 ) -> None:
     """Draw a sheet of samples: box, tinted mask, phrase."""
@@ -69,6 +74,62 @@ def show(
     pictures = [_picture(samples[index]) for index in range(min(n, len(samples)))]
     draw_sheet(pictures, columns=columns).save(out)
     typer.echo(f"{len(pictures)} samples drawn to {out}")
+
+
+@app.command(no_args_is_help=True)
+def anchors(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET[:SPLIT]", help="A name, a .jsonl, or a COCO .json.")],
+    number: Annotated[int, typer.Option(min=1, max=100, help="So many anchors.")] = 3,
+    size: Annotated[int, typer.Option(min=32, help="The side in pixels of the canvas to measure on.")] = 416,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    root: Annotated[Path | None, typer.Option(help="The folder of the data set's files.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"At most so many samples.  [default: all, or {_DRAWN_FOR_ANCHORS} drawn scenes]"),
+    ] = None,
+) -> None:
+    """Find the widths and heights that fit the boxes best: the anchors of an mcn model (measured at 416)."""
+    import numpy as np
+
+    from deixis.data import SCENES, default_split, open_dataset, parse_dataset_spec
+    from deixis.data.anchors import find_anchors, read_shapes, shape_iou
+    from deixis.progress import progress_over
+
+    name, split = parse_dataset_spec(dataset)
+    samples = open_dataset(name, split=split, root=root, limit=limit)
+    if limit is None and name in SCENES and len(samples) > _DRAWN_FOR_ANCHORS:
+        tell(f"drawing {_DRAWN_FOR_ANCHORS} of {len(samples)} scenes; --limit sets how many")
+        samples = samples[:_DRAWN_FOR_ANCHORS]
+    shapes = read_shapes(progress_over(samples, "samples"), size)
+    tell_problems([*getattr(samples, "problems", ()), *shapes.problems])
+    found = find_anchors(shapes.sizes_px, number, np.random.default_rng(0))
+    iou = shape_iou(shapes.sizes_px, found)
+    result = {
+        "dataset": name,
+        "split": split or default_split(name),
+        "n": len(iou),
+        "size": size,
+        "anchors": [[round(float(side), 1) for side in pair] for pair in found],
+        "shares": [float((iou.argmax(1) == one).mean()) for one in range(number)],
+        "mean_iou": float(iou.max(1).mean()),
+    }
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+    else:
+        _print_anchors(result)
+
+
+def _print_anchors(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("anchor", "width px", "height px", "boxes that it fits best")
+    for row, ((width, height), share) in enumerate(zip(result["anchors"], result["shares"], strict=True), start=1):
+        table.add_row(str(row), f"{width:.1f}", f"{height:.1f}", f"{share:.1%}")
+    console = Console()
+    console.print(table)
+    told = f"{result['n']} boxes on a canvas of {result['size']} pixels, mean IoU {result['mean_iou']:.3f}"
+    console.print(told, highlight=False)
 
 
 def _picture(sample: Sample) -> Image.Image:

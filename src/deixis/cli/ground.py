@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -15,7 +16,7 @@ from deixis import DEFAULT_MODEL
 from deixis.cli.running import check_writable
 
 if TYPE_CHECKING:
-    from deixis.grounder import Grounding
+    from deixis.grounder import Grounding, Scene
 
 _WIDTH_IN_FILES = 110  # characters, where no terminal says how wide a table may be
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -43,6 +44,10 @@ def ground(
     mask: Annotated[
         Path | None, typer.Option(help="Write the mask as a PNG of 0 and 255; several phrases give F-1.png, F-2.png...")
     ] = None,
+    attention: Annotated[
+        Path | None,
+        typer.Option(help="Write a picture of where box and mask look; several phrases give F-1.png, F-2.png..."),
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="bfloat16 is faster where the processor has it.")] = (
         Precision.auto
     ),
@@ -57,7 +62,7 @@ def ground(
     A phrase that begins with a dash goes after "--".
     """
     if batch is not None:
-        if image is not None or as_json or overlay is not None or mask is not None:
+        if image is not None or as_json or any(path is not None for path in (overlay, mask, attention)):
             raise typer.BadParameter("--batch goes with --out and --overlays only, without IMAGE, PHRASE or --json")
         if out is None:
             raise typer.BadParameter("--batch needs --out OUT.jsonl for its results")
@@ -68,30 +73,56 @@ def ground(
         raise typer.BadParameter("--out and --overlays go with --batch")
     if image is None or not phrases:
         raise typer.BadParameter("expected IMAGE and at least one PHRASE, or --batch IN.jsonl --out OUT.jsonl")
-    found = _ground_image(image, phrases, model=model, precision=precision.value, outputs=(overlay, mask))
+    _check_outputs(overlay=overlay, mask=mask, attention=attention, count=len(phrases))
+    scene = _look(image, model=model, precision=precision.value)
+    found = scene.ground_all(phrases)
+    _check_branches(scene, found[0], mask=mask, attention=attention)
     if as_json:
         for one in found:
             typer.echo(json.dumps(one.to_json(image), allow_nan=False))
     else:
         _print_table(found)
     _write_pictures(found, overlay=overlay, mask=mask)
+    if attention is not None:
+        _write_attention(scene, found, attention)
 
 
-def _ground_image(
-    image: str, phrases: Sequence[str], *, model: str, precision: str, outputs: tuple[Path | None, Path | None]
-) -> list[Grounding]:
-    """Ground all phrases, after everything that can be refused without loading a model."""
-    overlay, mask = outputs
-    if overlay is not None:
-        check_writable(overlay, suffixes=PICTURES)
-    if mask is not None:
-        check_writable(mask, suffixes=(".png",))
+def _check_outputs(*, overlay: Path | None, mask: Path | None, attention: Path | None, count: int) -> None:
+    """Refuse pictures that cannot be written, or of which one would overwrite another."""
+    owners: dict[str, str] = {}
+    for option, path in (("--overlay", overlay), ("--mask", mask), ("--attention", attention)):
+        if path is None:
+            continue
+        check_writable(path, suffixes=(".png",) if option == "--mask" else PICTURES)
+        numbered = [] if option == "--overlay" else [_numbered(path, index, count) for index in range(1, count + 1)]
+        for file in (path, *numbered):
+            owner = owners.setdefault(os.path.realpath(file), option)
+            if owner != option:
+                raise typer.BadParameter(
+                    f"expected a file for {owner} and another one for {option}, got {str(file)!r} for both; "
+                    "choose another name"
+                )
+
+
+def _check_branches(scene: Scene, answer: Grounding, *, mask: Path | None, attention: Path | None) -> None:
+    """Refuse pictures of what the model does not give, before anything is printed or written."""
+    if mask is not None and answer.mask is None:
+        raise ValueError(f"expected a model that gives masks for --mask, got {answer.model!r}; use another model")
+    if attention is not None and not scene.attention(answer.phrase):
+        raise ValueError(
+            f"expected a model with attention maps for --attention, got {answer.model!r}, which has none; "
+            "use another model (of the mcn family, one with cem on)"
+        )
+
+
+def _look(image: str, *, model: str, precision: str) -> Scene:
+    """Encode the image; a file that is none is refused before the model is loaded."""
     from deixis.geometry.images import read_image
 
     pixels = read_image(image)
     from deixis import grounder
 
-    return list(grounder.load(model, precision=precision).look(pixels).ground_all(phrases))
+    return grounder.load(model, precision=precision).look(pixels)
 
 
 def _print_table(found: Sequence[Grounding]) -> None:
@@ -101,7 +132,7 @@ def _print_table(found: Sequence[Grounding]) -> None:
 
     table = Table("phrase", "box x1 y1 x2 y2", "score", "agreement", "found", "ms")
     for one in found:
-        box = " ".join(f"{edge:.0f}" for edge in one.box)
+        box = "-" if one.box is None else " ".join(f"{edge:.0f}" for edge in one.box)
         table.add_row(
             Text(one.phrase), box, f"{one.score:.2f}", f"{one.agreement:.2f}", "yes" if one.found else "no",
             f"{one.ms:.0f}",
@@ -120,5 +151,17 @@ def _write_pictures(found: Sequence[Grounding], *, overlay: Path | None, mask: P
         from PIL import Image
 
         for index, one in enumerate(found, start=1):
-            path = mask if len(found) == 1 else mask.with_name(f"{mask.stem}-{index}{mask.suffix}")
-            Image.fromarray(one.mask.astype(np.uint8) * 255).save(path)
+            assert one.mask is not None
+            Image.fromarray(one.mask.astype(np.uint8) * 255).save(_numbered(mask, index, len(found)))
+
+
+def _write_attention(scene: Scene, found: Sequence[Grounding], path: Path) -> None:
+    from deixis.attention_drawing import draw_attention
+
+    for index, one in enumerate(found, start=1):
+        draw_attention(scene.image, scene.attention(one.phrase), one.phrase).save(_numbered(path, index, len(found)))
+
+
+def _numbered(path: Path, index: int, count: int) -> Path:
+    """``path`` for a single phrase, else with the phrase's number: F-1.png."""
+    return path if count == 1 else path.with_name(f"{path.stem}-{index}{path.suffix}")

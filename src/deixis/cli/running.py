@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 INTERRUPTED = 130
 _MAX_REASON_CHARS = 300
+_SHOWN_PROBLEMS = 5
 
 
 class Commands(TyperGroup):
@@ -48,6 +52,14 @@ class Commands(TyperGroup):
 def tell(message: str) -> None:
     """One line on stderr."""
     typer.echo(f"deixis: {message}", err=True)
+
+
+def tell_problems(problems: Sequence[str]) -> None:
+    """The first few sentences on what was left out, and how many more there are."""
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        tell(problem)
+    if len(problems) > _SHOWN_PROBLEMS:
+        tell(f"and {len(problems) - _SHOWN_PROBLEMS} more left out")
 
 
 def sentence(error: BaseException) -> str:

@@ -10,7 +10,15 @@ from deixis.structures import Sample
 
 SCENES = ("scenes", "scenes+", "scenesg")
 """Drawn on the fly; they need no files."""
-PUBLIC = ("refcoco", "refcoco+", "refcocog-umd", "refcocog-google", "referit", "flickr30k", "vg", "mixed")
+REFER = {
+    "refcoco": ("refcoco", "unc"),
+    "refcoco+": ("refcoco+", "unc"),
+    "refcocog-umd": ("refcocog", "umd"),
+    "refcocog-google": ("refcocog", "google"),
+    "referit": ("refclef", "berkeley"),
+}
+"""Data sets of the `refer` release: the folder below the root, and who made the splits."""
+PUBLIC = ("flickr30k", "vg", "mixed")
 """Public releases, whose readers are still to come."""
 
 _LIMIT_SEED = 0
@@ -23,12 +31,16 @@ def open_dataset(
     """Open a data set as a sequence of samples.
 
     Args:
-        name: ``scenes``, ``scenes+`` or ``scenesg``; or a path ending in .jsonl; or a path to a COCO instances
-            file ending in .json, for whose instances phrases are written.
-        split: for scenes ``train``, ``val``, ``testA`` or ``testB``, by default ``val``; for COCO instances ``train``,
-            ``val``, ``test`` or ``all``, by default ``test``, the images whose id is divisible by 7; for JSONL the
-            lines that name this split, by default all lines.
-        root: the folder of the images of a COCO instances file; by default beside the file. Others need none.
+        name: ``scenes``, ``scenes+`` or ``scenesg``; or ``refcoco``, ``refcoco+``, ``refcocog-umd``,
+            ``refcocog-google`` or ``referit``, read from ``root`` (docs/datasets.md says what to put there); or a path
+            ending in .jsonl; or a path to a COCO instances file ending in .json, for whose instances phrases are
+            written.
+        split: for scenes ``train``, ``val``, ``testA`` or ``testB``, by default ``val``; for public releases the
+            splits in `deixis.data.refer.SPLITS`, by default ``val``; for COCO instances ``train``, ``val``, ``test``
+            or ``all``, by default ``test``, the images whose id is divisible by 7; for JSONL the lines that name this
+            split, by default all lines.
+        root: the folder of a public release; or that of the images of a COCO instances file, by default beside the
+            file. Others need none.
         limit: at most so many samples: the first of a seeded shuffle of the images, so the same at every call, and
             all phrases of an image stay together. Drawn scenes are in random order already: there, the first.
 
@@ -45,7 +57,7 @@ def open_dataset(
     opener = _OPENERS.get(text) or _OPENERS.get(Path(text).suffix.lower())
     if opener is not None:
         return opener(text, split or default_split(text), root, limit)
-    known = f"{', '.join(SCENES)}, a path ending in .jsonl or a COCO instances file ending in .json"
+    known = f"{', '.join([*SCENES, *REFER])}, a path ending in .jsonl or a COCO instances file ending in .json"
     why = "has no reader yet" if text in PUBLIC else "is none of them"
     raise ValueError(f"expected a data set out of {known}, got {text!r}, which {why}; choose one of these")
 
@@ -86,6 +98,19 @@ def _open_scenes(name: str, split: str | None, root: str | Path | None, limit: i
     return open_scenes(name, split, n=limit)
 
 
+def _open_refer(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
+    from deixis.data.refer import open_refer
+
+    assert split is not None
+    dataset, split_by = REFER[name]
+    if root is None:
+        raise ValueError(
+            f"expected a root, the folder that holds {dataset!r} and the images, got none for {name!r}; "
+            "name it with root or --root"
+        )
+    return open_refer(root, dataset, split_by, split, limit=limit)
+
+
 def _open_lines(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
     from deixis.data.jsonl import ReadSamples, read_jsonl
 
@@ -105,11 +130,12 @@ def _open_written(name: str, split: str | None, root: str | Path | None, limit: 
 _Opener = Callable[[str, str | None, str | Path | None, int | None], Sequence[Sample]]
 _OPENERS: dict[str, _Opener] = {
     **dict.fromkeys(SCENES, _open_scenes),
+    **dict.fromkeys(REFER, _open_refer),
     ".jsonl": _open_lines,
     ".json": _open_written,
 }
 """By a data set's name, or by how its file's name ends: (name, split, root, limit) -> samples."""
-_DEFAULT_SPLITS = {**dict.fromkeys(SCENES, "val"), ".json": "test"}
+_DEFAULT_SPLITS = {**dict.fromkeys((*SCENES, *REFER), "val"), ".json": "test"}
 
 
 def _first_by_image(samples: list[Sample], limit: int | None) -> list[Sample]:

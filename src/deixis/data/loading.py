@@ -7,7 +7,7 @@ Letters: B images, P phrases, S canvas side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deixis.data.attributes import WORD_GROUPS, word_labels
 from deixis.data.scenes import draw_scene
 from deixis.data.transforms import View, random_paste, random_view
 from deixis.data.written import PhotoRecord
-from deixis.geometry.images import Letterbox, letterbox
+from deixis.geometry.images import FILL, Letterbox, letterbox
 from deixis.geometry.masks import read_mask
 from deixis.language.phrases import write_phrases
 from deixis.language.synonyms import is_surely_absent
 from deixis.structures import BoxXyxy
 
-MASK_STRIDE = 4
+TOKEN_STRIDE = 16
 MAX_DRAWS = 20
 
 
@@ -39,12 +40,21 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Thing:
+    """Pixels of an image and the words that hold for them: see `word_labels`."""
+
+    mask: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Picture:
     """One image with its phrases; ``categories`` is everything in it, or None where that is not known."""
 
     image: NDArray[np.uint8]
     targets: list[Target]
     categories: frozenset[str] | None
+    things: list[Thing] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -56,9 +66,24 @@ class TrainingBatch:
     phrases: list[str]
     image_index: NDArray[np.int64]  # [P]
     boxes: NDArray[np.float32]  # [P, 4] xyxy as fractions of the canvas
-    masks: NDArray[np.float32]  # [P, S/4, S/4], area-averaged
+    masks: NDArray[np.float32]  # [P, S/stride, S/stride], 0..1
     has_mask: NDArray[np.bool_]  # [P]
     present: NDArray[np.bool_]  # [P], False: the phrase means nothing in its image
+    thing_index: NDArray[np.int64]  # [K] the image of each thing whose kind, colour or texture is known
+    thing_cells: NDArray[np.float32]  # [K, S/16 * S/16] each cell's share of the thing, sums to 1
+    thing_labels: NDArray[np.int64]  # [K, groups] see `word_labels`
+
+
+@dataclass(frozen=True)
+class CanvasRules:
+    """How a model wants its pictures and masks."""
+
+    mask_stride: int = 4
+    """Pixels of the canvas to a cell of a mask."""
+    mask_rule: str = "area"
+    """``area``: the share of the cell that is covered; ``nearest``: whether its middle pixel is."""
+    fill: int = FILL
+    """Grey of the canvas around the picture."""
 
 
 class Source(Protocol):
@@ -100,7 +125,16 @@ class SceneSource:
             for s in samples
         ]
         known = samples and not upon  # nobody knows what a photo behind the things shows
-        return Picture(image, targets, frozenset(i.category for i in samples[0].instances) if known else None)
+        return Picture(
+            image,
+            targets,
+            frozenset(i.category for i in samples[0].instances) if known else None,
+            [
+                Thing(read_mask(i.mask, image.shape[:2]), word_labels(i.category, i.attributes))
+                for i in samples[0].instances
+                if i.mask
+            ],
+        )
 
 
 @dataclass(frozen=True)
@@ -156,7 +190,8 @@ class PhotoSource:
             instance = view.instances[written[pick].index]
             targets.append(Target(written[pick].text, instance.box_xyxy_px, instance.mask, instance.category))
         present = frozenset(i.category for i in view.instances)
-        return Picture(view.image, targets, present if self.fully_annotated else None)
+        things = [Thing(i.mask, word_labels(i.category, ())) for i in view.instances if i.mask is not None]
+        return Picture(view.image, targets, present if self.fully_annotated else None, things)
 
 
 def _readable_view(records: Sequence[PhotoRecord], rng: np.random.Generator) -> View:
@@ -177,7 +212,17 @@ class Mixture:
     sources: Sequence[Source]
     shares: Sequence[float]
 
-    def batch(self, seed: int, step: int, *, images: int, phrases: int, size: int, absent: float) -> TrainingBatch:
+    def batch(
+        self,
+        seed: int,
+        step: int,
+        *,
+        images: int,
+        phrases: int,
+        size: int,
+        absent: float,
+        rules: CanvasRules = CanvasRules(),
+    ) -> TrainingBatch:
         """The batch of that step: ``images`` pictures of up to ``phrases`` phrases on a canvas of side ``size``.
 
         ``absent`` is the chance that an image also gets a phrase that means nothing in it. Pictures of which nothing
@@ -189,7 +234,7 @@ class Mixture:
         for _ in range(MAX_DRAWS):
             pictures = [self.sources[pick].draw(rng, size, phrases) for pick in picks]
             if told := [picture for picture in pictures if picture.targets]:
-                return collate(told, size, rng, absent)
+                return collate(told, size, rng, absent, rules)
         raise ValueError(
             f"expected something to tell apart in {MAX_DRAWS} draws of {images} pictures, got nothing; use other data"
         )
@@ -200,29 +245,57 @@ class Mixture:
         return np.array([share * (fit or not any(fits)) for share, fit in zip(self.shares, fits, strict=True)])
 
 
-def collate(pictures: list[Picture], size: int, rng: np.random.Generator, absent: float) -> TrainingBatch:
+def collate(
+    pictures: list[Picture],
+    size: int,
+    rng: np.random.Generator,
+    absent: float,
+    rules: CanvasRules = CanvasRules(),
+) -> TrainingBatch:
     """Put pictures on canvases of side ``size`` and their targets into arrays."""
-    boards = [letterbox(p.image, size) for p in pictures]
+    boards = [letterbox(p.image, size, rules.fill) for p in pictures]
     rows = [(i, t) for i, p in enumerate(pictures) for t in p.targets]
     rows += absent_targets(pictures, rng, absent)
-    grid = size // MASK_STRIDE
+    grid = size // rules.mask_stride
     boxes = np.zeros((len(rows), 4), np.float32)
-    masks = np.zeros((len(rows), grid, grid), np.float32)
+    targets = np.zeros((len(rows), grid, grid), np.float32)
     for row, (image, target) in enumerate(rows):
         frame = boards[image][1]
         if target.box_xyxy_px is not None:
             boxes[row] = np.asarray(frame.box_to_canvas(target.box_xyxy_px)) / size
         if target.mask is not None:
-            masks[row] = mask_on_grid(target.mask, frame, grid)
+            targets[row] = mask_on_grid(target.mask, frame, grid, rules.mask_rule)
+    thing_index, thing_cells, thing_labels = _things_on_grid(pictures, [frame for _, frame in boards], size)
     return TrainingBatch(
         pixels=np.stack([board for board, _ in boards]),
         content=np.stack([content_of(frame) for _, frame in boards]),
         phrases=[t.phrase for _, t in rows],
         image_index=np.array([i for i, _ in rows], np.int64),
         boxes=boxes,
-        masks=masks,
-        has_mask=masks.reshape(len(rows), -1).max(axis=1) > 0,  # too thin for the canvas: the box alone
+        masks=targets,
+        has_mask=targets.reshape(len(rows), -1).max(axis=1) > 0,  # too thin for the canvas: the box alone
         present=np.array([t.box_xyxy_px is not None for _, t in rows]),
+        thing_index=thing_index,
+        thing_cells=thing_cells,
+        thing_labels=thing_labels,
+    )
+
+
+def _things_on_grid(
+    pictures: list[Picture], frames: list[Letterbox], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """The last three arrays of a batch; a thing too thin for the canvas is left out."""
+    grid = size // TOKEN_STRIDE
+    shares = [
+        (index, mask_on_grid(thing.mask, frames[index], grid).ravel(), thing.labels)
+        for index, picture in enumerate(pictures)
+        for thing in picture.things
+    ]
+    kept = [(index, share / share.sum(), labels) for index, share, labels in shares if share.sum() > 0]
+    return (
+        np.array([index for index, _, _ in kept], np.int64),
+        np.array([share for _, share, _ in kept], np.float32).reshape(-1, grid * grid),
+        np.array([labels for _, _, labels in kept], np.int64).reshape(-1, len(WORD_GROUPS)),
     )
 
 
@@ -232,12 +305,16 @@ def content_of(frame: Letterbox) -> NDArray[np.float32]:
     return (np.asarray(frame.box_to_canvas((0, 0, width, height))) / frame.size).astype(np.float32)
 
 
-def mask_on_grid(mask: NDArray[np.bool_], frame: Letterbox, grid: int) -> NDArray[np.float32]:
-    """A mask of the original image, area-averaged onto ``grid`` x ``grid`` cells of the canvas: 0..1.
+def mask_on_grid(mask: NDArray[np.bool_], frame: Letterbox, grid: int, rule: str = "area") -> NDArray[np.float32]:
+    """A mask of the original image on ``grid`` x ``grid`` cells of the canvas, 0..1, by a rule of `CanvasRules`.
 
     It goes through the canvas, pixel by pixel, so that `Letterbox.map_to_image` is its way back.
     """
-    canvas = Image.fromarray(frame.mask_to_canvas(mask).astype(np.uint8) * 255)
+    whole = frame.mask_to_canvas(mask)
+    if rule == "nearest":
+        stride = frame.size // grid
+        return whole[stride // 2 :: stride, stride // 2 :: stride].astype(np.float32)
+    canvas = Image.fromarray(whole.astype(np.uint8) * 255)
     return np.asarray(canvas.resize((grid, grid), Image.Resampling.BOX), np.float32) / np.float32(255)
 
 

@@ -14,6 +14,7 @@ from deixis.data.jsonl import write_jsonl
 from deixis.data.written import is_fully_annotated, split_of
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import read_mask
+from deixis.language.phrase_choice import CANDIDATES, choose_like_people
 from deixis.language.phrase_statistics import (
     StatisticsRow,
     compare_statistics,
@@ -143,7 +144,8 @@ def _describe(
     """The samples of one image, counted in ``summary``."""
     pixels = _read(image, summary)
     visible = [_visible(instance, image, summary) for instance in instances]
-    written = write_phrases(visible, image.hw, pixels, rng, **asdict(options))
+    candidates = {**asdict(options), "per_instance": CANDIDATES * options.per_instance}
+    written = choose_like_people(write_phrases(visible, image.hw, pixels, rng, **candidates), options.per_instance, rng)
     summary.images += 1
     summary.instances += len(instances)
     summary.large_enough += sum(_share(i, image.hw) >= options.min_area and not i.is_crowd for i in instances)

@@ -8,17 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deixis.config import SUPPRESSIONS
 from deixis.evaluate.baselines import Case, measure_baselines
 from deixis.geometry.boxes import clip_box
 from deixis.geometry.images import ImageSource
 from deixis.geometry.masks import read_mask
 from deixis.metrics import Tally, score_sample
 from deixis.structures import BoxXyxy, Sample
+
+SceneT = TypeVar("SceneT")
+AnswerT = TypeVar("AnswerT")
 
 _PHRASES_AT_ONCE = 32
 _COLUMNS = (  # title, part of the report, key in it
@@ -37,13 +41,18 @@ class GroundingLike(Protocol):
     """An answer, as `deixis.grounder.Grounding` gives it."""
 
     @property
-    def box(self) -> BoxXyxy:
-        """(x1, y1, x2, y2) in pixels of the original image."""
+    def box(self) -> BoxXyxy | None:
+        """(x1, y1, x2, y2) in pixels of the original image; None where the model gives no boxes."""
         ...
 
     @property
-    def mask(self) -> NDArray[np.bool_]:
-        """Bool [H, W] of the original image."""
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Bool [H, W] of the original image; None where the model gives no masks."""
+        ...
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width of the original image."""
         ...
 
     @property
@@ -85,7 +94,7 @@ class Prediction:
     id: str
     image_id: str
     phrase: str
-    box: tuple[float, ...]
+    box: tuple[float, ...] | None
     score: float
     agreement: float
     found: bool
@@ -107,11 +116,14 @@ class EvaluationResult:
     problems: tuple[str, ...] = ()
     """One sentence for each sample or image that could not be measured and was left out."""
     model: str = ""
+    suppression: str | None = None
+    """How the box corrected the masks, out of `deixis.config.SUPPRESSIONS`; None where nobody says."""
 
     def report(self) -> dict[str, Any]:
-        """Return one object for JSON: the metrics of :meth:`Tally.report` with data set, split and baselines."""
+        """Return one object for JSON: the metrics of :meth:`Tally.report` with what was measured on what."""
         return {
             "model": self.model,
+            "suppression": self.suppression,
             "dataset": self.dataset,
             "split": self.split,
             **self.tally.report(),
@@ -150,17 +162,17 @@ def evaluate(
     tally, predictions, cases = Tally(), [], []
     problems: list[str] = [*getattr(dataset, "problems", ())]
     indices = range(len(dataset))
-    for group in _groups(dataset, progress(indices) if progress else indices, problems):
-        for sample, answer in _answers(grounder, group, problems):
+    for group in runs_of_one_image(dataset, progress(indices) if progress else indices, problems):
+        for sample, answer in ask_together(group, grounder.look, lambda scene, said: scene.ground_all(said), problems):
             try:
-                sample = _clipped(sample, answer.mask.shape[:2])
+                sample = clip_to_image(sample, answer.hw)
                 score, prediction = _measure(sample, answer)
             except (ValueError, OSError) as error:
                 problems.append(f"sample {sample.id!r}: {error}")
                 continue
             tally += score
             predictions.append(prediction)
-            case = Case.of(sample, answer.mask.shape[:2]) if baselines else None
+            case = Case.of(sample, answer.hw) if baselines else None
             cases += [] if case is None else [case]
     if not predictions:
         reason = problems[0] if problems else "the data set is empty"
@@ -184,6 +196,7 @@ def evaluate_command_result(
     report: Path | None = None,
     limit: int | None = None,
     precision: str = "auto",
+    suppression: str | None = None,
     show_progress: bool = False,
 ) -> EvaluationResult:
     """Do what ``deixis evaluate MODEL DATASET[:SPLIT]`` does, all but printing.
@@ -199,22 +212,26 @@ def evaluate_command_result(
         report: a folder to write ``metrics.json`` and ``predictions.jsonl`` into.
         limit: at most so many samples.
         precision: ``auto``, ``float32`` or ``bfloat16``.
+        suppression: one of `deixis.config.SUPPRESSIONS` in place of the model's own; None leaves the model's.
         show_progress: whether to tell on stderr how far it is.
 
     Raises:
         FileNotFoundError: the model or the data set is not there.
-        ValueError: the data set is malformed, or nothing in it can be measured.
+        ValueError: the data set is malformed, nothing in it can be measured, or there is no such suppression.
     """
     from deixis.data import default_split, open_dataset
     from deixis.grounder import load
     from deixis.progress import progress_over
 
+    if suppression not in (None, *SUPPRESSIONS):
+        raise ValueError(f"expected a suppression out of {SUPPRESSIONS}, got {suppression!r}; choose one of these")
     split = split or default_split(dataset)
     samples = open_dataset(dataset, split=split, root=root, limit=limit)
     grounder = load(model, precision=precision)
+    grounder.suppression = suppression or grounder.suppression
     progress = partial(progress_over, label="evaluating", total=len(samples)) if show_progress else None
     result = evaluate(grounder, samples, name=dataset, split=split, progress=progress)
-    result = replace(result, model=grounder.name)
+    result = replace(result, model=grounder.name, suppression=grounder.suppression)
     if report is not None:
         write_report(result, report)
     return result
@@ -249,8 +266,14 @@ def write_report(result: EvaluationResult, folder: Path) -> None:
     _write_whole(folder / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-def _groups(dataset: Sequence[Sample], indices: Iterable[int], problems: list[str]) -> Iterator[list[Sample]]:
-    """Yield runs of consecutive samples of one image, at most `_PHRASES_AT_ONCE` long."""
+def runs_of_one_image(dataset: Sequence[Sample], indices: Iterable[int], problems: list[str]) -> Iterator[list[Sample]]:
+    """Yield runs of consecutive samples of one ``image_id``, at most 32 long, to be asked together.
+
+    Args:
+        dataset: read one by one.
+        indices: which samples, in this order.
+        problems: gets a sentence for each sample that cannot be read, which is left out.
+    """
     group: list[Sample] = []
     for index in indices:
         try:
@@ -266,29 +289,45 @@ def _groups(dataset: Sequence[Sample], indices: Iterable[int], problems: list[st
         yield group
 
 
-def _answers(
-    grounder: GrounderLike, group: list[Sample], problems: list[str]
-) -> Iterator[tuple[Sample, GroundingLike]]:
-    """Yield the samples of one image that got an answer."""
+def ask_together(
+    group: Sequence[Sample],
+    look: Callable[[ImageSource], SceneT],
+    ask: Callable[[SceneT, list[str]], Sequence[AnswerT]],
+    problems: list[str],
+) -> Iterator[tuple[Sample, AnswerT]]:
+    """Yield the samples of one image that got an answer, by one look for all of them.
+
+    Args:
+        group: samples of one image, at least one.
+        look: encodes the image.
+        ask: answers phrases, one answer each.
+        problems: gets a sentence for each sample whose image or phrase is refused, which is left out.
+    """
     try:
-        scene = grounder.look(group[0].image)
+        scene = look(group[0].image)
     except (ValueError, OSError) as error:
         problems += [f"sample {sample.id!r}: {error}" for sample in group]
         return
     try:
-        answers = scene.ground_all([sample.phrase for sample in group])
+        answers = ask(scene, [sample.phrase for sample in group])
     except ValueError:  # one phrase is refused: ask one by one, so that the others are not lost
         for sample in group:
             try:
-                yield sample, scene.ground_all([sample.phrase])[0]
+                (answer,) = ask(scene, [sample.phrase])
             except ValueError as error:
                 problems.append(f"sample {sample.id!r}: {error}")
+                continue
+            yield sample, answer
         return
     yield from zip(group, answers, strict=True)
 
 
-def _clipped(sample: Sample, hw: tuple[int, int]) -> Sample:
-    """The sample with its box as far as it lies in the image; ValueError if it lies outside."""
+def clip_to_image(sample: Sample, hw: tuple[int, int]) -> Sample:
+    """The sample with its box as far as it lies in the image of ``hw`` (height, width).
+
+    Raises:
+        ValueError: the box lies outside of the image.
+    """
     if sample.box_xyxy_px is None:
         return sample
     x1, y1, x2, y2 = clip_box(sample.box_xyxy_px, hw).tolist()
@@ -300,10 +339,9 @@ def _clipped(sample: Sample, hw: tuple[int, int]) -> Sample:
 
 
 def _measure(sample: Sample, answer: GroundingLike) -> tuple[Tally, Prediction]:
-    hw = (answer.mask.shape[0], answer.mask.shape[1])
     score = score_sample(
         target_box=sample.box_xyxy_px,
-        target_mask=None if sample.mask is None else read_mask(sample.mask, hw),
+        target_mask=None if sample.mask is None else read_mask(sample.mask, answer.hw),
         box=answer.box,
         mask=answer.mask,
         found=answer.found,
@@ -312,7 +350,7 @@ def _measure(sample: Sample, answer: GroundingLike) -> tuple[Tally, Prediction]:
         id=sample.id,
         image_id=sample.image_id,
         phrase=sample.phrase,
-        box=tuple(float(value) for value in answer.box),
+        box=None if answer.box is None else tuple(float(value) for value in answer.box),
         score=float(answer.score),
         agreement=float(answer.agreement),
         found=bool(answer.found),

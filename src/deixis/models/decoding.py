@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from deixis.models.deixis import Output
+if TYPE_CHECKING:
+    from deixis.models.deixis import Output
 
 
 @dataclass(frozen=True)

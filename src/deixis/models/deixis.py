@@ -7,16 +7,20 @@ Everything that needs no words happens once an image in :meth:`DeixisModel.encod
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deixis.config import DeixisConfig
+from deixis.geometry.images import FILL
 from deixis.models.attention import AlternateAttention, AttentionBlock, PositionEncoding
+from deixis.models.base import Answer, GroundingModel, check_signs, energy_map, log_odds
+from deixis.models.decoding import decode
 from deixis.models.image_encoders import Pyramid, build_image_encoder
-from deixis.models.text_encoders import build_text_encoder
+from deixis.models.suppression import MASK_THRESHOLD
+from deixis.models.text_encoders import BertEncoder, build_text_encoder
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,8 @@ class ImageSide(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(self.encoder.pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(self.encoder.pixel_std).view(3, 1, 1), persistent=False)
         # pretrained features are made to see through colour and texture: these two paths keep them
-        self.patches = nn.Conv2d(3, dim, 16, stride=16)
+        self.patches = nn.Sequential(nn.Conv2d(3, 64, 4, stride=4), nn.ReLU(), nn.Conv2d(64, dim, 4, stride=4))
         self.project4 = nn.Conv2d(c4, dim, 4, stride=4)
-        for path in (self.patches, self.project4):
-            nn.init.zeros_(path.weight)
         self.project8 = nn.Conv2d(c8, dim, 2, stride=2)
         self.project16 = nn.Conv2d(c16, dim, 1)
         self.project32 = nn.Conv2d(c32, dim, 1)
@@ -246,8 +248,13 @@ class MaskBranch(nn.Module):
         return logits.squeeze(1).float(), self.energy(tokens).squeeze(-1).float(), tokens
 
 
-class DeixisModel(nn.Module):
+class DeixisModel(GroundingModel):
     """Image and phrases to boxes, masks and existence."""
+
+    config: DeixisConfig
+    score_weights = (0.5, 0.0, 0.5, 0.0)
+    mask_stride = 4
+    stores_int8 = True
 
     def __init__(self, config: DeixisConfig) -> None:
         super().__init__()
@@ -284,6 +291,44 @@ class DeixisModel(nn.Module):
             mask_features=mask_features,
             box_features=self.box_features(visual),
         )
+
+    def answer(self, scene: SceneFeatures, token_ids: Tensor, token_valid: Tensor) -> Answer:
+        """One answer for each phrase; its signs are existence, peak and consensus."""
+        output = self.ground(scene, token_ids, token_valid)
+        decoded = decode(output)
+        signs = (check_signs(output.exists_logit), log_odds(decoded.peak), log_odds(decoded.consensus))
+        return Answer(
+            boxes=decoded.boxes,
+            mask_probability=output.mask_logits.sigmoid(),
+            confidence=decoded.consensus,
+            signs=torch.stack(signs, -1),
+        )
+
+    def attention(self, scene: SceneFeatures, token_ids: Tensor, token_valid: Tensor) -> dict[str, Tensor]:
+        """``box``: where the referent's centre is; ``mask``: the mask branch's energy; [P, G, G], 0 on padding."""
+        output = self.ground(scene, token_ids, token_valid)
+        return {"box": energy_map(output.heat_logits), "mask": energy_map(output.mask_energy)}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """See :class:`GroundingModel`."""
+        return {
+            "resize": "letterbox, bilinear, centred, on the smallest multiple of 32 from 256 on that holds the image",
+            "largest_size": self.config.image_size,
+            "fill": FILL,
+            "mean": list(self.image.encoder.pixel_mean),
+            "std": list(self.image.encoder.pixel_std),
+            "mask_threshold": MASK_THRESHOLD,
+        }
+
+    def pretrained_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """The image encoder and the BERT body."""
+        text = [*self.text.bert.parameters()] if isinstance(self.text, BertEncoder) else []
+        return {"image": [*self.image.encoder.parameters()], "text": text}
+
+    def frozen_parameters(self, *, image_pretrained: bool) -> list[nn.Parameter]:
+        """The word tables, and a pretrained encoder's filters of edges and colours."""
+        early = self.image.encoder.early_parameters() if image_pretrained else []
+        return [*early, *self.text.frozen_parameters()]
 
     def forward(
         self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor

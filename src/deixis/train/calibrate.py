@@ -48,7 +48,9 @@ def gather_evidence(
         if wanted and present and is_surely_absent(other.phrase, other.category or "", present):
             pairs.append((other.phrase, None))
         for (_, box), answer in zip(pairs, scene.ground_all([phrase for phrase, _ in pairs]), strict=True):
-            right = box is not None and float(box_iou(np.array(answer.box), np.array(box))) > 0.5
+            right = (
+                box is not None and answer.box is not None and float(box_iou(np.array(answer.box), np.array(box))) > 0.5
+            )
             found.append(Evidence(answer.evidence, answer.agreement, right))
     return found
 

@@ -17,33 +17,60 @@ class Recipe:
     start: str = ""
     """Checkpoint to go on from: a bundled name or a folder. Its sizes count, and no pretrained part is read."""
     image_weights: str = ""
-    """Folder with yolov3-tiny.cfg and .weights, or the EfficientNet-Lite0 .pth file; empty: from scratch."""
+    """Folder of a Darknet network (.cfg, and .weights or such as darknet53.conv.74), or the .pth file of
+    EfficientNet-Lite0 or VGG-16; empty: from scratch.
+    """
+    freeze_image: bool = True
+    """Whether the part of a pretrained image encoder that the family's paper keeps fixed stays so."""
     text_weights: str = ""
-    """Folder of a BERT checkpoint with tokenizer.json, or of the packaged GloVe table; empty: from scratch."""
+    """Folder of a BERT checkpoint with tokenizer.json; or the packaged GloVe table's folder or a GloVe text file.
+
+    Empty: from scratch.
+    """
     instances: str = ""
     """COCO instances file, every thing of its categories annotated; id % 7 == 0 and id % 14 == 1 are left out."""
     partial_instances: str = ""
     """COCO instances file where other categories may stand unannotated."""
-    instances_share: float = 0.2
-    partial_share: float = 0.12
-    scenes_share: float = 0.68
+    phrased: str = ""
+    """Data set with expressions of its own, ``refcoco:train`` or a JSONL file; its epochs replace the mixture.
+
+    Without a split: ``train``; of a JSONL file, also the lines that name none.
+    """
+    root: str = ""
+    """Where ``phrased`` lies."""
+    instances_share: float = 0.18
+    partial_share: float = 0.11
+    scenes_share: float = 0.71
     """Shares of the pictures of a batch; of the drawn scenes half are ``scenes``, a quarter each other flavour."""
     paste_share: float = 0.4
     """How often instances of other photos are pasted into a photo."""
     absent: float = 0.25
     """How often an image also gets a phrase that means nothing in it."""
-    steps: int = 4000
-    images: int = 8
-    phrases: int = 3
+    epochs: int = 0
+    """With ``phrased``: passes over its referents; ``steps`` and ``milestones`` then follow from it."""
+    steps: int = 5000
+    images: int = 10
+    phrases: int = 4
     """Phrases an image."""
-    image_sizes: tuple[int, ...] = (256, 256, 256, 384)
-    """Canvas sides, one drawn for each step; drawn scenes, 256 pixels wide, stand only on canvases they fill."""
+    image_sizes: tuple[int, ...] = (256, 256, 256, 256, 384)
+    """Canvas sides, one drawn for each step; drawn scenes, 256 pixels wide, stand only on canvases they fill.
+
+    A family whose answers come from a canvas of one size is trained on that one.
+    """
     lr: float = 6e-4
-    pretrained_lr: float = 8e-5
+    pretrained_lr: float = 1e-4
     """Learning rate of the image and text encoders where they start from pretrained weights."""
+    optimiser: str = "adamw"
+    """``adamw``, or ``adam`` whose weight decay is an L2 penalty."""
     weight_decay: float = 1e-4
+    """Of all matrices; with ``adam``, of kernels of convolutions alone."""
+    schedule: str = "cosine"
+    """``cosine``, or ``steps``: a tenth of the rate from each milestone on."""
+    milestones: tuple[int, ...] = ()
+    """Steps after which the rate falls; with ``epochs``, the epochs, counted from 1, at whose beginning it does."""
     warmup: int = 150
     clip: float = 1.0
+    """Largest norm of the gradient; 0: not clipped."""
     ema: float = 0.998
     heat_weight: float = 1.0
     box_weight: float = 1.0
@@ -51,6 +78,14 @@ class Recipe:
     projection_weight: float = 0.5
     exists_weight: float = 0.5
     consistency_weight: float = 0.2
+    words_weight: float = 2.0
+    """Of an auxiliary task: to tell kind, colour and texture of every annotated thing from the image alone."""
+    rec_weight: float = 1.0
+    res_weight: float = 0.1
+    cem_weight: float = 1.0
+    """Of MCN Eq. 12."""
+    mask_target: str = "area"
+    """A cell of the mask target: ``area`` averages its pixels, ``nearest`` takes the one in its middle."""
     bfloat16: bool = True
     seed: int = 1
     save_every: int = 200
@@ -65,6 +100,9 @@ class Recipe:
                 raise ValueError(f"expected {one.name} of the type {one.type}, got {value!r}; correct it")
             if one.type == "float" and not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"expected {one.name} to be a finite number of at least 0, got {value!r}; correct it")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"expected {name} out of {allowed}, got {getattr(self, name)!r}; choose one")
         for names, least in _LEAST.items():
             for name in names:
                 if getattr(self, name) < least:
@@ -76,6 +114,15 @@ class Recipe:
             raise ValueError(
                 f"expected image_sizes to be one or more positive multiples of 32, got {self.image_sizes!r}; "
                 "round each to such a number"
+            )
+        if self.epochs and not self.phrased:
+            raise ValueError(
+                f"expected epochs to be 0 without phrased, got {self.epochs!r}; name the data in phrased, or set steps"
+            )
+        earliest = 1 if self.epochs else 0
+        if any(type(one) is not int or one < earliest for one in self.milestones):
+            raise ValueError(
+                f"expected milestones to be whole numbers of at least {earliest}, got {self.milestones!r}; correct them"
             )
         if not (self.instances_share or self.partial_share or self.scenes_share):
             raise ValueError(
@@ -91,17 +138,68 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "tuple[int, ...]": (tuple,),
     "dict[str, Any]": (dict,),
 }
-_LEAST = {("steps", "images", "phrases", "save_every"): 1, ("warmup", "workers", "seed"): 0}
+_LEAST = {("steps", "images", "phrases", "save_every"): 1, ("warmup", "workers", "seed", "epochs"): 0}
+_CHOICES = {"optimiser": ("adamw", "adam"), "schedule": ("cosine", "steps"), "mask_target": ("area", "nearest")}
 
 
 def tiny() -> Recipe:
-    """The bundled model: photos, people and drawn scenes together; about two hours on two CPU cores."""
+    """The bundled model: photos, people and drawn scenes together; about three hours on two CPU cores."""
     return Recipe()
 
 
 def scenes() -> Recipe:
     """Drawn scenes alone: no files needed; for trying things out."""
     return Recipe(instances_share=0.0, partial_share=0.0, scenes_share=1.0, steps=1500, image_sizes=(256,))
+
+
+def mcn() -> Recipe:
+    """MCN as printed: RefCOCO, 45 epochs, batch 35, Adam 1e-3, a tenth at 30, 35 and 40."""
+    return Recipe(
+        model="mcn-darknet53",
+        phrased="refcoco:train",
+        epochs=45,
+        images=35,
+        phrases=1,
+        absent=0.0,
+        image_sizes=(416,),
+        optimiser="adam",
+        lr=1e-3,
+        pretrained_lr=1e-3,
+        weight_decay=1e-3,  # the kernels' L2 penalty of 5e-4 in the official code has this gradient
+        schedule="steps",
+        milestones=(30, 35, 40),
+        warmup=0,
+        clip=0.0,
+        ema=0.0,
+        mask_target="nearest",
+        bfloat16=False,
+    )
+
+
+def mcn_scenes() -> Recipe:
+    """MCN small enough for a CPU, on drawn scenes: half an hour on two cores."""
+    return Recipe(
+        model="mcn-tiny",
+        model_fields={
+            "image_size": 256,
+            "dim": 96,
+            "aspp_dim": 48,
+            "anchors_px": ((58, 58), (98, 100), (166, 167)),  # deixis data anchors scenes:train
+        },
+        freeze_image=False,  # features trained on photos see through colour and texture
+        instances_share=0.0,
+        partial_share=0.0,
+        scenes_share=1.0,
+        absent=0.0,
+        steps=1300,
+        warmup=100,
+        images=8,
+        phrases=8,
+        image_sizes=(256,),
+        lr=1e-3,
+        pretrained_lr=2e-4,
+        clip=50.0,
+    )
 
 
 def debug() -> Recipe:
@@ -130,7 +228,13 @@ def debug() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny, "scenes": scenes, "debug": debug}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "tiny": tiny,
+    "scenes": scenes,
+    "mcn": mcn,
+    "mcn-scenes": mcn_scenes,
+    "debug": debug,
+}
 
 
 def list_recipes() -> dict[str, str]:

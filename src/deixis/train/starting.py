@@ -2,91 +2,208 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from deixis.config import preset
+from deixis.config import Config, McnConfig, has_word_pieces, preset
+from deixis.data import open_dataset, parse_dataset_spec
+from deixis.data.epochs import Epochs, group_by_referent
 from deixis.data.loading import Mixture, PhotoSource, SceneSource, Source
 from deixis.data.scenes import draw_scene
 from deixis.data.written import PhotoRecord, load_views
-from deixis.hub import load_checkpoint
+from deixis.hub import find_checkpoint, load_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
+from deixis.models.base import GroundingModel
+from deixis.models.darknet import Vgg16
 from deixis.models.deixis import DeixisModel
-from deixis.models.foreign import read_darknet, read_glove_table
-from deixis.models.image_encoders import YoloTinyEncoder
+from deixis.models.foreign import read_darknet, read_torchvision_vgg16
+from deixis.models.image_encoders import EfficientNetLite0Encoder
+from deixis.models.mcn import McnModel
+from deixis.models.mcn_text import GruAttentionEncoder
+from deixis.models.registry import build_model
 from deixis.models.text_encoders import BertEncoder, GloveGruEncoder
+from deixis.models.word_vectors import read_word_vectors
+from deixis.structures import Sample
 from deixis.train.recipes import Recipe
 
 SCENE_FLAVOURS = {"scenes": 0.5, "scenes+": 0.25, "scenesg": 0.25}
 
 
-def start_model(recipe: Recipe) -> tuple[DeixisModel, PhraseTokenizer]:
-    """The untrained model with its pretrained parts in place, and the tokenizer of its text encoder."""
+def start_model(recipe: Recipe, samples: Sequence[Sample] = ()) -> tuple[GroundingModel, PhraseTokenizer]:
+    """The untrained model with its pretrained parts in place, and the tokenizer of its text encoder.
+
+    Args:
+        recipe: what to do.
+        samples: those of ``recipe.phrased``, where they are open already.
+    """
     torch.manual_seed(recipe.seed)
     if recipe.start:
-        checkpoint = load_checkpoint(recipe.start)
+        folder = find_checkpoint(recipe.start)
+        checkpoint = load_checkpoint(folder)
         model, tokenizer = checkpoint.model.train(), checkpoint.tokenizer
+        image_pretrained = _kept_its_image_encoder(folder)
     else:
-        model, tokenizer = _model_of_parts(recipe)
-    if recipe.image_weights or recipe.start:
-        for parameter in model.image.encoder.early_parameters():
-            parameter.requires_grad_(False)
-    for parameter in model.text.frozen_parameters():
+        model, tokenizer = _model_of_parts(recipe, samples)
+        image_pretrained = bool(recipe.image_weights)
+    if not model.adapts_canvas and set(recipe.image_sizes) != {model.config.image_size}:
+        raise ValueError(
+            f"expected image_sizes to be ({model.config.image_size},), the one canvas that this model answers on, got "
+            f"{recipe.image_sizes!r}; change it or the model's image_size"
+        )
+    for parameter in model.frozen_parameters(image_pretrained=recipe.freeze_image and image_pretrained):
         parameter.requires_grad_(False)
     return model, tokenizer
 
 
-def _model_of_parts(recipe: Recipe) -> tuple[DeixisModel, PhraseTokenizer]:
+def _kept_its_image_encoder(checkpoint: Path) -> bool:
+    """Whether a checkpoint's training froze part of the image encoder, as far as the recipe in it tells; else yes."""
+    told = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("recipe")
+    if not isinstance(told, dict) or not told:
+        return True
+    return bool(told.get("freeze_image", True) and (told.get("image_weights") or told.get("start")))
+
+
+def _model_of_parts(recipe: Recipe, samples: Sequence[Sample]) -> tuple[GroundingModel, PhraseTokenizer]:
     config = preset(recipe.model, **recipe.model_fields)
-    if config.text_encoder == "minilm":
-        if not recipe.text_weights:
-            raise ValueError(
-                "expected text_weights to name a BERT folder with tokenizer.json, got ''; "
-                "give one or use a GloVe preset"
-            )
-        tokenizer: PhraseTokenizer = WordPieceTokenizer(
-            Path(recipe.text_weights) / "tokenizer.json", max_tokens=config.max_tokens
-        )
-        model = DeixisModel(preset(recipe.model, **{**recipe.model_fields, "vocab_size": tokenizer.vocab_size}))
-        assert isinstance(model.text, BertEncoder)
-        model.text.load_pretrained(Path(recipe.text_weights))
+    if has_word_pieces(config):
+        model, tokenizer = _with_word_pieces(recipe, config)
     else:
-        tokenizer, vectors = _word_vectors(recipe, config.vocab_size, config.max_tokens)
-        model = DeixisModel(preset(recipe.model, **{**recipe.model_fields, "vocab_size": tokenizer.vocab_size}))
-        assert isinstance(model.text, GloveGruEncoder)
-        model.text.load_vectors(vectors)
+        model, tokenizer = _with_word_vectors(recipe, config, samples)
     if recipe.image_weights:
-        _load_image_weights(model, Path(recipe.image_weights))
+        load_image_weights(model, Path(recipe.image_weights))
     return model, tokenizer
 
 
-def _load_image_weights(model: DeixisModel, path: Path) -> None:
-    encoder = model.image.encoder
-    if isinstance(encoder, YoloTinyEncoder):
-        encoder.load_darknet(read_darknet(path / "yolov3-tiny.cfg", path / "yolov3-tiny.weights"))
-    else:
-        encoder.load_state(path)
+def _with_word_pieces(recipe: Recipe, config: Config) -> tuple[GroundingModel, PhraseTokenizer]:
+    if not recipe.text_weights:
+        raise ValueError(
+            "expected text_weights to name a BERT folder with tokenizer.json, got ''; give one or use a GloVe preset"
+        )
+    tokenizer = WordPieceTokenizer(Path(recipe.text_weights) / "tokenizer.json", max_tokens=config.max_tokens)
+    model = build_model(replace(config, vocab_size=tokenizer.vocab_size))
+    assert isinstance(model, DeixisModel)
+    assert isinstance(model.text, BertEncoder)
+    model.text.load_pretrained(Path(recipe.text_weights))
+    return model, tokenizer
 
 
-def _word_vectors(recipe: Recipe, size: int, max_tokens: int) -> tuple[WordTokenizer, torch.Tensor]:
+def _with_word_vectors(
+    recipe: Recipe, config: Config, samples: Sequence[Sample]
+) -> tuple[GroundingModel, PhraseTokenizer]:
     if recipe.text_weights:
-        words, vectors = read_glove_table(recipe.text_weights)
-        keep = [i for i, w in enumerate(words) if re.fullmatch(r"[a-z0-9]+", w)][: size - 2]
-        return WordTokenizer([words[i] for i in keep], max_tokens=max_tokens), torch.from_numpy(vectors[keep]).float()
-    counts: Counter[str] = Counter()
+        table = read_word_vectors(recipe.text_weights)
+        keep = [i for i, w in enumerate(table.words) if re.fullmatch(r"[a-z0-9]+", w)][: config.vocab_size - 2]
+        words, vectors = [table.words[i] for i in keep], torch.from_numpy(table.vectors[keep]).float()
+    else:
+        phrases = (sample.phrase for sample in samples) if samples else training_phrases(recipe)
+        words, vectors = commonest_words(phrases, config.vocab_size - 2), None
+    tokenizer = WordTokenizer(words, max_tokens=config.max_tokens)
+    model = build_model(_learning_words(config, vectors is None, tokenizer.vocab_size))
+    assert isinstance(model, DeixisModel | McnModel)
+    assert isinstance(model.text, GloveGruEncoder | GruAttentionEncoder)
+    model.text.load_vectors(torch.randn(len(words), word_width(config)) if vectors is None else vectors)
+    return model, tokenizer
+
+
+def _learning_words(config: Config, from_scratch: bool, vocab_size: int) -> Config:
+    """Vectors of no meaning are learnt where the family can."""
+    if isinstance(config, McnConfig):
+        return replace(config, vocab_size=vocab_size, train_words=config.train_words or from_scratch)
+    return replace(config, vocab_size=vocab_size)
+
+
+def word_width(config: Config) -> int:
+    """The width of a word vector."""
+    return config.word_dim if isinstance(config, McnConfig) else 50
+
+
+def training_phrases(recipe: Recipe) -> Iterator[str]:
+    """What a vocabulary may be made of: expressions of the training data, never of what is measured on."""
+    if recipe.phrased:
+        yield from (sample.phrase for sample in _open_phrased(recipe))
+        return
     for flavour in SCENE_FLAVOURS:
         for index in range(200):
-            for sample in draw_scene(flavour, "train", index, 64, 3)[1]:
-                counts.update(re.findall(r"[a-z0-9]+", sample.phrase.lower()))
-    words = [word for word, _ in counts.most_common(size - 2)]
-    return WordTokenizer(words, max_tokens=max_tokens), torch.randn(len(words), 50)
+            yield from (sample.phrase for sample in draw_scene(flavour, "train", index, 64, 3)[1])
 
 
-def start_data(recipe: Recipe) -> Mixture:
-    """The mixture of sources; photos of the held-out and validation parts are never read."""
+def commonest_words(phrases: Iterable[str], count: int) -> list[str]:
+    """At most ``count`` whole words, the commonest first."""
+    counts = Counter(word for phrase in phrases for word in re.findall(r"[a-z0-9]+", phrase.lower()))
+    return [word for word, _ in counts.most_common(count)]
+
+
+def load_image_weights(model: GroundingModel, path: Path) -> None:
+    """Fill the image encoder from the file, or the folder of a Darknet network, that fits it."""
+    assert isinstance(model, DeixisModel | McnModel)
+    encoder = model.encoder if isinstance(model, McnModel) else model.image.encoder
+    if isinstance(encoder, Vgg16):
+        encoder.load_torchvision(read_torchvision_vgg16(path), str(path))
+    elif isinstance(encoder, EfficientNetLite0Encoder):
+        encoder.load_state(path)
+    else:
+        encoder.load_darknet(read_darknet(*darknet_files(path), may_end_early=True))
+
+
+def darknet_files(folder: Path) -> tuple[Path, Path]:
+    """The one ``.cfg`` and the one file of weights of a folder: ``.weights``, or such as ``darknet53.conv.74``.
+
+    Raises:
+        FileNotFoundError: there is none of one kind.
+        ValueError: there are several.
+    """
+    found = []
+    for kind, patterns in ((".cfg", ("*.cfg",)), (".weights", ("*.weights", "*.conv.[0-9]*"))):
+        files = sorted(file for pattern in patterns for file in folder.glob(pattern))
+        if not files:
+            raise FileNotFoundError(f"expected a {kind} file in the folder {str(folder)!r}, got none; check the path")
+        if len(files) > 1:
+            raise ValueError(
+                f"expected one {kind} file in {str(folder)!r}, got {[one.name for one in files]!r}; leave one there"
+            )
+        found.append(files[0])
+    return found[0], found[1]
+
+
+def in_steps(recipe: Recipe, source: Mixture | Epochs) -> Recipe:
+    """The recipe with its epochs and their milestones told in steps."""
+    if not recipe.epochs or not isinstance(source, Epochs):
+        return recipe
+    num = source.num_steps(recipe.images)
+    milestones = tuple((epoch - 1) * num for epoch in recipe.milestones)
+    return replace(recipe, epochs=0, steps=recipe.epochs * num, milestones=milestones)
+
+
+def start_data(recipe: Recipe) -> Mixture | Epochs:
+    """The data of a recipe; of COCO instances, photos of the held-out and validation parts are never read."""
+    if recipe.phrased:
+        samples = _open_phrased(recipe)
+        return Epochs(samples, getattr(samples, "referents", None) or group_by_referent(samples))
+    return _start_mixture(recipe)
+
+
+def _open_phrased(recipe: Recipe) -> Sequence[Sample]:
+    name, split = parse_dataset_spec(recipe.phrased)
+    if split is None and Path(name).suffix.lower() != ".jsonl":
+        split = "train"
+    samples = open_dataset(name, split=split, root=recipe.root or None)
+    if split is None:
+        samples = [sample for sample in samples if sample.split in ("", "train")]
+    if not len(samples):
+        raise ValueError(
+            f"expected expressions to train on in {recipe.phrased!r}, got none; name other data, or FILE:SPLIT where "
+            "the lines are of another split than 'train'"
+        )
+    return samples
+
+
+def _start_mixture(recipe: Recipe) -> Mixture:
     sources: list[Source] = []
     shares: list[float] = []
     full = _training_photos(recipe.instances, recipe.instances_share)

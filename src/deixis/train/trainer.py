@@ -11,24 +11,30 @@ import pickle
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from deixis import losses
-from deixis.data.loading import Mixture, TrainingBatch
+from deixis.data.epochs import Epochs
+from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
 from deixis.hub import save_checkpoint
-from deixis.language.tokenizers import PhraseTokenizer
-from deixis.models.deixis import DeixisModel, Output, cell_centres, grid_positions
+from deixis.language.tokenizers import PhraseTokenizer, WordTokenizer
+from deixis.models.base import GroundingModel
+from deixis.models.deixis import DeixisModel
+from deixis.models.mcn import McnModel
 from deixis.progress import progress_report
+from deixis.structures import Sample
+from deixis.train.deixis_objective import DeixisObjective
+from deixis.train.mcn_objective import McnObjective
+from deixis.train.objectives import Objective
+from deixis.train.optimisers import build_optimiser, set_learning_rate
 from deixis.train.recipes import Recipe
-from deixis.train.starting import start_data, start_model
+from deixis.train.starting import in_steps, start_data, start_model
 
 _UNFIT = (RuntimeError, OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError, AttributeError)
 """What reading a training state raises where it is damaged or another model's."""
@@ -38,24 +44,27 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Steps(Dataset[TrainingBatch]):
     """Batch number i for any i: what workers read from."""
 
-    def __init__(self, mixture: Mixture, recipe: Recipe) -> None:
-        self.mixture, self.recipe = mixture, recipe
+    def __init__(self, source: Mixture | Epochs, recipe: Recipe, rules: CanvasRules) -> None:
+        self.source, self.recipe, self.rules = source, recipe, rules
 
     def __getitem__(self, step: int) -> TrainingBatch:
         """The batch of that step."""
         r = self.recipe
         size = random.Random(r.seed * 1_000_003 + step).choice(r.image_sizes)
-        return self.mixture.batch(r.seed, step, images=r.images, phrases=r.phrases, size=size, absent=r.absent)
+        return self.source.batch(
+            r.seed, step, images=r.images, phrases=r.phrases, size=size, absent=r.absent, rules=self.rules
+        )
 
 
 class Trainer:
     """Holds all that a run changes: model, averaged weights, optimiser, step."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, samples: Sequence[Sample] = ()) -> None:
         self.recipe = recipe
-        self.model, self.tokenizer = start_model(recipe)
+        self.model, self.tokenizer = start_model(recipe, samples)
+        self.objective = objective_for(self.model, self.tokenizer, recipe)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, recipe), fused=True)
+        self.optimiser = build_optimiser(self.model, self.objective.helper, recipe)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.step = 0
 
@@ -66,19 +75,27 @@ class Trainer:
         """
         set_learning_rate(self.optimiser, self.recipe, self.step)
         self.model.train()
+        statistics = [buffer.clone() for buffer in self.model.buffers()]  # the forward pass moves those of batch-norm
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
-            parts = batch_losses(self.model, self.tokenizer, batch)
-        weights = loss_weights(self.recipe)
-        total = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+            parts = self.objective.losses(batch)
+        total = self.objective.total(parts)
         self.optimiser.zero_grad(set_to_none=True)
-        if torch.isfinite(total):
-            total.backward()
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-            if torch.isfinite(norm):
-                self.optimiser.step()
-                self._update_average()
+        if self._has_finite_gradient(total):
+            self.optimiser.step()
+            self._update_average()
+        else:
+            for buffer, before in zip(self.model.buffers(), statistics, strict=True):
+                buffer.copy_(before)
         self.step += 1
         return {"loss": total.item()} | {name: value.item() for name, value in parts.items()}
+
+    def _has_finite_gradient(self, total: Tensor) -> bool:
+        """Whether the loss and its gradient, which is then in place and clipped, are finite."""
+        if not torch.isfinite(total):
+            return False
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf)
+        return bool(torch.isfinite(norm))
 
     def _update_average(self) -> None:
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
@@ -86,10 +103,10 @@ class Trainer:
             if parameter.requires_grad:
                 self.average[name].lerp_(parameter.detach(), 1 - decay)
 
-    def averaged_model(self) -> DeixisModel:
+    def averaged_model(self) -> GroundingModel:
         """A copy of the model with the averaged weights, in eval mode."""
         averaged = copy.deepcopy(self.model)  # building a new one would draw random numbers that a resumed run does not
-        averaged.load_state_dict(self.average, strict=True)
+        averaged.load_state_dict({**averaged.state_dict(), **self.average})
         return averaged.eval()
 
     def save(self, folder: Path) -> None:
@@ -97,6 +114,7 @@ class Trainer:
         state = {
             "step": self.step,
             "model": self.model.state_dict(),
+            "helper": self.objective.helper.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "torch_rng": torch.get_rng_state(),
@@ -120,8 +138,9 @@ class Trainer:
 
         Raises:
             OSError: state.pt cannot be opened.
-            ValueError: it is cut off, or of another version or another model.
+            ValueError: it is cut off, or of another version or another model; or the run's words were others.
         """
+        check_same_words(self.tokenizer, folder / "checkpoint" / "vocab.txt")
         with (folder / "state.pt").open("rb") as file:
             self._restore_from(file)
 
@@ -129,6 +148,7 @@ class Trainer:
         try:
             state = torch.load(file, weights_only=True)
             self.model.load_state_dict(state["model"])
+            self.objective.helper.load_state_dict(state["helper"])
             check_same_shapes(self.average, state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
             torch.set_rng_state(state["torch_rng"])
@@ -141,6 +161,14 @@ class Trainer:
             ) from error
 
 
+def objective_for(model: GroundingModel, tokenizer: PhraseTokenizer, recipe: Recipe) -> Objective:
+    """What this family's training minimises."""
+    if isinstance(model, McnModel):
+        return McnObjective(model, tokenizer, recipe)
+    assert isinstance(model, DeixisModel)
+    return DeixisObjective(model, tokenizer, recipe)
+
+
 def check_same_shapes(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
     """Raise ValueError where names or shapes differ."""
     differing = [
@@ -151,89 +179,28 @@ def check_same_shapes(expected: dict[str, Tensor], got: dict[str, Tensor]) -> No
         raise ValueError(f"averaged weights of other names or shapes: {differing[:5]}")
 
 
-def parameter_groups(model: DeixisModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """Pretrained encoders at their own rate; no weight decay on biases and norms."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            pretrained = (name.startswith("image.encoder.") and bool(recipe.image_weights or recipe.start)) or (
-                name.startswith("text.bert.") and bool(recipe.text_weights or recipe.start)
-            )
-            groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": recipe.pretrained_lr if pretrained else recipe.lr,
-            "peak_lr": recipe.pretrained_lr if pretrained else recipe.lr,
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-        }
-        for (pretrained, decays), parameters in groups.items()
-    ]
+def check_same_words(tokenizer: PhraseTokenizer, path: Path) -> None:
+    """Raise ValueError where a run's vocab.txt holds other words: each would get the vector of another."""
+    if not isinstance(tokenizer, WordTokenizer) or not path.is_file():
+        return
+    before = path.read_text(encoding="utf-8", errors="replace").split()
+    if before != tokenizer.words:
+        raise ValueError(
+            f"expected the {len(before)} words of {str(path)!r}, which the run started with, got "
+            f"{len(tokenizer.words)} others; bring back the data or word vectors of then, or train anew in another "
+            "folder"
+        )
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
-    """Linear warm-up, then half a cosine down to a hundredth."""
-    progress = max(step - recipe.warmup, 0) / max(recipe.steps - recipe.warmup, 1)
-    factor = min((step + 1) / max(recipe.warmup, 1), 1.0) * (
-        0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
-    )
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak_lr"] * factor
-
-
-def loss_weights(recipe: Recipe) -> dict[str, float]:
-    """The weight of every named loss."""
-    return {
-        "heat": recipe.heat_weight,
-        "box": recipe.box_weight,
-        "mask": recipe.mask_weight,
-        "projection": recipe.projection_weight,
-        "exists": recipe.exists_weight,
-        "consistency": recipe.consistency_weight,
-    }
-
-
-def batch_losses(model: DeixisModel, tokenizer: PhraseTokenizer, batch: TrainingBatch) -> dict[str, Tensor]:
-    """Forward pass and the six unweighted losses of a batch, each a mean over the phrases that it concerns."""
-    ids, valid = tokenizer.encode(batch.phrases)
-    pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2).float().div_(255)
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
-    content, index = torch.from_numpy(batch.content), torch.from_numpy(batch.image_index)
-    output = model(pixels, content, index, torch.from_numpy(ids), torch.from_numpy(valid))
-    return output_losses(output, batch, content[index])
-
-
-def output_losses(output: Output, batch: TrainingBatch, content: Tensor) -> dict[str, Tensor]:
-    """The losses of an output; ``content`` [P, 4] is each phrase's picture on the canvas."""
-    boxes, masks = torch.from_numpy(batch.boxes), torch.from_numpy(batch.masks)
-    present, has_mask = torch.from_numpy(batch.present), torch.from_numpy(batch.has_mask)
-    side = int(output.boxes.shape[1] ** 0.5)
-    _, pixel_valid = grid_positions(content, side)
-    target = losses.centre_target(cell_centres(side, boxes), boxes, pixel_valid)
-    inside = grid_positions(content, masks.shape[-1])[1].view_as(masks)
-    mask_known = has_mask | ~present
-    return {
-        "heat": mean_where(losses.heat_loss(output.heat_logits, target), present),
-        "box": mean_where(losses.box_loss(output.boxes, boxes, target), present),
-        "mask": mean_where(losses.mask_loss(output.mask_logits, masks, inside), mask_known),
-        "projection": mean_where(losses.projection_loss(output.mask_logits, boxes), present & ~has_mask),
-        "exists": F.binary_cross_entropy_with_logits(output.exists_logit, present.float()),
-        "consistency": mean_where(
-            losses.consistency_loss(output.mask_energy, output.mask_features, output.heat_logits, output.box_features),
-            present,
-        ),
-    }
-
-
-def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """The mean of ``values`` [P] where ``chosen``; 0 where nothing is."""
-    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)
-
-
-def batches(recipe: Recipe, start: int) -> Iterator[TrainingBatch]:
+def batches(
+    source: Mixture | Epochs,
+    recipe: Recipe,
+    start: int,
+    rules: CanvasRules = CanvasRules(),  # noqa: B008  it is frozen
+) -> Iterator[TrainingBatch]:
     """All batches from step ``start`` on."""
     loader = DataLoader(
-        Steps(start_data(recipe), recipe),
+        Steps(source, recipe, rules),
         batch_size=None,
         sampler=range(start, recipe.steps),
         num_workers=recipe.workers,
@@ -269,7 +236,7 @@ def log_line(step: int, seconds: float, parts: dict[str, float]) -> str:
 def recorded(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a checkpoint states it: of files only their names, not where they lay."""
     values = dataclasses.asdict(recipe)
-    for name in ("start", "image_weights", "text_weights", "instances", "partial_instances"):
+    for name in ("start", "image_weights", "text_weights", "instances", "partial_instances", "phrased", "root"):
         values[name] = "/".join(Path(values[name]).parts[-2:])
     return values
 
@@ -306,26 +273,28 @@ def run(recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: fl
     """
     folder = Path(folder)
     check_run_folder(folder, resume)
-    trainer = Trainer(recipe)
+    source = start_data(recipe)
+    trainer = Trainer(in_steps(recipe, source), source.samples if isinstance(source, Epochs) else ())
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
         trainer.restore(folder)
         forget_after(trainer.step, folder / "metrics.jsonl")
     write_whole(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
+    rules = CanvasRules(trainer.model.mask_stride, recipe.mask_target, trainer.model.fill)
     begun = time.monotonic()
     with (
         (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
         progress_report("training") as report,
         stop_requests() as stop_asked,
     ):
-        for batch in batches(recipe, trainer.step):
+        for batch in batches(source, trainer.recipe, trainer.step, rules):
             parts = trainer.train_step(batch)
             seconds = time.monotonic() - begun
             log.write(log_line(trainer.step, seconds, parts))
             log.flush()
-            report(trainer.step, recipe.steps)
+            report(trainer.step, trainer.recipe.steps)
             late = minutes is not None and seconds > 60 * minutes
-            if late or stop_asked() or trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
+            if late or stop_asked() or trainer.step % recipe.save_every == 0 or trainer.step == trainer.recipe.steps:
                 trainer.save(folder)
             if stop_asked():
                 raise KeyboardInterrupt

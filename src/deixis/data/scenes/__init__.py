@@ -156,6 +156,7 @@ def _samples(
             category=seen.shape,
             box_xyxy_px=_to_pixels(seen.box_xyxy_norm, drawing.size),
             mask=encode_rle(mask),
+            attributes=(seen.colour, seen.texture),
         )
         for seen, mask in zip(drawing.seen, drawing.masks, strict=True)
     )

@@ -1,0 +1,102 @@
+"""What every model family offers, so that loading, grounding and training need not know which one they hold."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from deixis.geometry.images import FILL
+
+
+class EncodedImages(Protocol):
+    """Encoded images; each row can meet any number of phrases."""
+
+    def pick(self, index: Tensor) -> Self:
+        """The rows ``index`` [P], one for each phrase."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of P phrases, on the canvas; None where it has no such branch."""
+
+    boxes: Tensor | None  # [P, 4] xyxy as fractions of the canvas, inside it
+    mask_probability: Tensor | None  # [P, s, s] over the canvas
+    confidence: Tensor  # [P] of the box, 0..1: suppression goes by it
+    signs: Tensor  # [P, K] log-odds that the score is made of, agreement comes as one more
+
+
+class GroundingModel(nn.Module, ABC):
+    """A network that encodes an image once and answers any number of phrases."""
+
+    config: Any
+    """The family's own dataclass of `deixis.config`."""
+    score_weights: ClassVar[tuple[float, ...]]
+    """Weights of the signs and, last, of the agreement, for a model that is not calibrated."""
+    mask_stride: int
+    """Pixels of the canvas to a cell of the mask."""
+    stores_int8: bool = False
+    """Whether a checkpoint may round its largest tensors to 8 bits."""
+    fill: int = FILL
+    """Grey of the canvas around the picture."""
+    adapts_canvas: bool = True
+    """Whether a small image gets a smaller canvas than the largest."""
+    suppression: str = "adaptive"
+    """How the box corrects the mask: see `deixis.models.suppression`."""
+    suppression_order: str = "original"
+    """``original``: at the original resolution; ``official``: on the canvas, as MCN's code does."""
+
+    @abstractmethod
+    def encode_image(self, pixels: Tensor, content: Tensor) -> Any:  # noqa: ANN401  each family has its own
+        """``pixels`` [B, 3, S, S] RGB 0..1 on the letterboxed canvas; ``content`` [B, 4] the picture's place on it."""
+
+    @abstractmethod
+    def answer(self, scene: Any, token_ids: Tensor, token_valid: Tensor) -> Answer:  # noqa: ANN401
+        """``scene`` of P rows and P phrases [P, T] to one answer each."""
+
+    def attention(self, scene: Any, token_ids: Tensor, token_valid: Tensor) -> dict[str, Tensor]:  # noqa: ANN401
+        """Where each branch looks for P phrases, to be drawn: probability maps by the branch's name.
+
+        Args:
+            scene: P rows of encoded images.
+            token_ids: [P, T].
+            token_valid: bool [P, T].
+
+        Returns:
+            float32 [P, h, w] over the canvas, each row's map of sum 1; nothing of a model without such maps.
+        """
+        return {}
+
+    @abstractmethod
+    def preprocessing(self) -> dict[str, Any]:
+        """What an image goes through before the first layer, and a mask after the last, for a checkpoint's config."""
+
+    @abstractmethod
+    def pretrained_parameters(self) -> Mapping[str, list[nn.Parameter]]:
+        """Parameters that a pretrained file may fill, ``image`` and ``text``."""
+
+    @abstractmethod
+    def frozen_parameters(self, *, image_pretrained: bool) -> list[nn.Parameter]:
+        """What stays as it is in training."""
+
+
+def energy_map(energy: Tensor) -> Tensor:
+    """Logits [P, s * s] of a square grid, rows first, to probabilities float32 [P, s, s]. MCN section 3.2, E'."""
+    side = math.isqrt(energy.shape[-1])
+    return energy.float().softmax(-1).unflatten(-1, (side, side))
+
+
+def log_odds(probability: Tensor) -> Tensor:
+    """``log(p / (1 - p))`` with p kept away from 0 and 1."""
+    return probability.float().clamp(1e-4, 1 - 1e-4).logit()
+
+
+def check_signs(signs: Tensor) -> Tensor:
+    """Signs within -12..12, so that one of them cannot drown the others."""
+    return torch.nan_to_num(signs.float()).clamp(-12, 12)

@@ -1,0 +1,72 @@
+"""The losses of the ``deixis`` family: place, box, mask, existence, consistency, and words told from the image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deixis import losses
+from deixis.data.attributes import WORD_GROUPS
+from deixis.data.loading import TrainingBatch
+from deixis.language.tokenizers import PhraseTokenizer
+from deixis.models.deixis import DeixisModel, Output, cell_centres, grid_positions
+from deixis.train.objectives import Objective, mean_where, pixels_of
+from deixis.train.recipes import Recipe
+
+
+class DeixisObjective(Objective):
+    """Seven losses; its helper tells the words of `WORD_GROUPS` from visual tokens."""
+
+    def __init__(self, model: DeixisModel, tokenizer: PhraseTokenizer, recipe: Recipe) -> None:
+        super().__init__(tokenizer)
+        self.model = model
+        self.helper = nn.Linear(model.config.merge_dim, sum(len(group) for group in WORD_GROUPS))
+        self.weights = {
+            "heat": recipe.heat_weight,
+            "box": recipe.box_weight,
+            "mask": recipe.mask_weight,
+            "projection": recipe.projection_weight,
+            "exists": recipe.exists_weight,
+            "consistency": recipe.consistency_weight,
+            "words": recipe.words_weight,
+        }
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Each a mean over the phrases or things that it concerns."""
+        content, index = torch.from_numpy(batch.content), torch.from_numpy(batch.image_index)
+        scene = self.model.encode_image(pixels_of(batch), content)
+        output = self.model.ground(scene.pick(index), *self.words_of(batch))
+        words = told_words_loss(self.helper(scene.tokens), batch)
+        return output_losses(output, batch, content[index]) | {"words": words}
+
+
+def told_words_loss(logits: Tensor, batch: TrainingBatch) -> Tensor:
+    """How badly ``logits`` [B, N, words] tell kind, colour and texture of the things: a mean over what is known."""
+    labels = torch.from_numpy(batch.thing_labels)
+    at_things = logits[torch.from_numpy(batch.thing_index)].split([len(group) for group in WORD_GROUPS], -1)
+    cells = torch.from_numpy(batch.thing_cells)
+    each = [losses.word_loss(part, labels[:, row], cells) for row, part in enumerate(at_things)]
+    return torch.stack(each).sum() / (labels >= 0).sum().clamp(min=1)
+
+
+def output_losses(output: Output, batch: TrainingBatch, content: Tensor) -> dict[str, Tensor]:
+    """The losses of an output; ``content`` [P, 4] is each phrase's picture on the canvas."""
+    boxes, masks = torch.from_numpy(batch.boxes), torch.from_numpy(batch.masks)
+    present, has_mask = torch.from_numpy(batch.present), torch.from_numpy(batch.has_mask)
+    side = int(output.boxes.shape[1] ** 0.5)
+    _, pixel_valid = grid_positions(content, side)
+    target = losses.centre_target(cell_centres(side, boxes), boxes, pixel_valid)
+    inside = grid_positions(content, masks.shape[-1])[1].view_as(masks)
+    mask_known = has_mask | ~present
+    return {
+        "heat": mean_where(losses.heat_loss(output.heat_logits, target), present),
+        "box": mean_where(losses.box_loss(output.boxes, boxes, target), present),
+        "mask": mean_where(losses.mask_loss(output.mask_logits, masks, inside), mask_known),
+        "projection": mean_where(losses.projection_loss(output.mask_logits, boxes), present & ~has_mask),
+        "exists": F.binary_cross_entropy_with_logits(output.exists_logit, present.float()),
+        "consistency": mean_where(
+            losses.consistency_loss(output.mask_energy, output.mask_features, output.heat_logits, output.box_features),
+            present,
+        ),
+    }

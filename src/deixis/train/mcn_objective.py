@@ -1,0 +1,58 @@
+"""The overall loss of the ``mcn`` family. MCN Eq. 12."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deixis import losses
+from deixis.data.loading import TrainingBatch
+from deixis.language.tokenizers import PhraseTokenizer
+from deixis.models.mcn import McnModel, McnOutput
+from deixis.models.yolo import anchors_as_fractions
+from deixis.train.objectives import Objective, mean_where, pixels_of
+from deixis.train.recipes import Recipe
+
+CEM_FORMS = {"expected": losses.consistency_loss, "literal": losses.consistency_literal}
+
+
+class McnObjective(Objective):
+    """Box, mask and consistency, each summed over cells as in the official code and averaged over the phrases."""
+
+    def __init__(self, model: McnModel, tokenizer: PhraseTokenizer, recipe: Recipe) -> None:
+        super().__init__(tokenizer)
+        self.model = model
+        self.anchors = anchors_as_fractions(model.config.anchors_px)
+        self.cem = CEM_FORMS.get(model.config.cem)
+        self.weights = {"xy": recipe.rec_weight, "wh": recipe.rec_weight, "confidence": recipe.rec_weight}
+        self.weights |= {"mask": recipe.res_weight, "cem": recipe.cem_weight}
+
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """The parts that the model's structure has."""
+        index = torch.from_numpy(batch.image_index)
+        scene = self.model.encode_image(pixels_of(batch), torch.from_numpy(batch.content))
+        return self.output_losses(self.model.ground(scene.pick(index), *self.words_of(batch)), batch)
+
+    def output_losses(self, output: McnOutput, batch: TrainingBatch) -> dict[str, Tensor]:
+        """The unweighted parts; a phrase without a mask takes no part in the mask's."""
+        present, has_mask = torch.from_numpy(batch.present), torch.from_numpy(batch.has_mask)
+        parts: dict[str, Tensor] = {}
+        if output.box_logits is not None:
+            each = losses.yolo_loss(output.box_logits, torch.from_numpy(batch.boxes), self.anchors, present)
+            parts |= {name: value.mean() for name, value in each.items()}
+        if output.mask_logits is not None:
+            each = losses.segmentation_loss(output.mask_logits, torch.from_numpy(batch.masks))
+            parts["mask"] = mean_where(each, has_mask | ~present)
+        if self.cem is not None:
+            parts["cem"] = mean_where(self.cem(*_energies_and_features(output)), present)
+        return parts
+
+
+def _energies_and_features(output: McnOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four inputs of the consistency energy: maps flattened to positions, features last."""
+    assert output.res_energy is not None
+    assert output.rec_energy is not None
+    assert output.res_attended is not None
+    assert output.rec_attended is not None
+    res, rec = (x.flatten(2).transpose(1, 2) for x in (output.res_attended, output.rec_attended))
+    return output.res_energy, res, output.rec_energy, rec

@@ -1,0 +1,46 @@
+"""What training minimises: one objective a model family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from deixis.data.loading import TrainingBatch
+from deixis.language.tokenizers import PhraseTokenizer
+
+
+class Objective(ABC):
+    """Named losses of a batch and their weights, and the parameters that only training uses."""
+
+    weights: dict[str, float]
+    helper: nn.Module
+
+    def __init__(self, tokenizer: PhraseTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.helper = nn.Module()
+
+    @abstractmethod
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Forward pass and unweighted losses, one for each of ``weights``."""
+
+    def total(self, parts: dict[str, Tensor]) -> Tensor:
+        """The weighted sum."""
+        return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum()
+
+    def words_of(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Token ids and token_valid [P, T] of the batch's phrases."""
+        ids, valid = self.tokenizer.encode(batch.phrases)
+        return torch.from_numpy(ids), torch.from_numpy(valid)
+
+
+def pixels_of(batch: TrainingBatch) -> Tensor:
+    """Pixels [B, 3, S, S] RGB 0..1, channels last in memory."""
+    pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2).float().div_(255)
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of ``values`` [P] where ``chosen``; 0 where nothing is."""
+    return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)

@@ -1,0 +1,29 @@
+import pytest
+
+from deixis.config import FAMILIES, PRESETS, preset
+from deixis.models.base import GroundingModel
+from deixis.models.deixis import DeixisModel
+from deixis.models.mcn import McnModel
+from deixis.models.registry import build_model
+
+MODELS = {"deixis": DeixisModel, "mcn": McnModel}
+
+
+def test_families_when_listed_here_then_whole():
+    assert set(MODELS) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_build_when_a_preset_is_named_then_the_model_of_its_family(
+    small_image_encoder, small_mcn_encoder, small_fields, small_mcn_fields, name
+):
+    family = PRESETS[name].family
+    fields = {**(small_fields if family == "deixis" else small_mcn_fields), "vocab_size": 9}
+    model = build_model(preset(name, **fields))
+    assert type(model) is MODELS[family]
+    assert isinstance(model, GroundingModel)
+    assert model.config == preset(name, **fields)
+    assert model.preprocessing()["fill"] == model.fill
+    assert model.preprocessing()["largest_size"] == 64
+    assert set(model.pretrained_parameters()) == {"image", "text"}
+    assert len(model.score_weights) > 1
