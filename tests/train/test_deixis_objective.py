@@ -8,7 +8,8 @@ import torch
 from deixis.data.attributes import WORD_GROUPS, word_labels
 from deixis.data.loading import Picture, Target, Thing, collate
 from deixis.train import starting
-from deixis.train.deixis_objective import DeixisObjective, told_words_loss
+from deixis.train.deixis_objective import DeixisObjective
+from deixis.train.objectives import told_words_loss
 
 SIZES = [len(group) for group in WORD_GROUPS]
 

@@ -230,3 +230,22 @@ def test_training_when_one_drawn_batch_repeats_then_its_loss_falls(small_mcn_rec
     if structure == "mcn":
         assert losses[-1]["mask"] < losses[0]["mask"]
         assert losses[-1]["confidence"] < losses[0]["confidence"]
+
+
+def test_words_when_wanted_then_told_from_the_encoder_alone(small_mcn_recipe):
+    made = dataclasses.replace(small_mcn_recipe, words_weight=5.0)
+    model, tokenizer = start_model(made)
+    held = McnObjective(model.train(), tokenizer, made)
+    held.losses(drawn(made, model))["words"].backward()
+    reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert reached == {"encoder"}
+    assert all(p.grad.abs().sum() > 0 for p in held.helper.parameters())
+    assert held.weights["words"] == 5.0
+
+
+def test_words_when_not_wanted_then_no_part_and_no_parameters(small_mcn_recipe):
+    made = dataclasses.replace(small_mcn_recipe, words_weight=0.0)
+    model, tokenizer = start_model(made)
+    held = McnObjective(model.train(), tokenizer, made)
+    assert "words" not in held.losses(drawn(made, model))
+    assert [*held.helper.parameters()] == []

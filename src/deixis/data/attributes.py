@@ -14,6 +14,8 @@ from deixis.language.synonyms import CATEGORY_WORDS
 WORD_GROUPS: Final = ((*SHAPES, *CATEGORY_WORDS), tuple(COLOURS), tuple(TEXTURES))
 """Of each group one word holds for a thing, or it is not known which."""
 
+NUM_WORDS: Final = sum(len(group) for group in WORD_GROUPS)
+
 UNKNOWN: Final = -1
 
 

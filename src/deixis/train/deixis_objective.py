@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deixis import losses
-from deixis.data.attributes import WORD_GROUPS
+from deixis.data.attributes import NUM_WORDS
 from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.deixis import DeixisModel, Output, cell_centres, grid_positions
-from deixis.train.objectives import Objective, mean_where, pixels_of
+from deixis.train.objectives import Objective, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 
 
@@ -21,7 +21,7 @@ class DeixisObjective(Objective):
     def __init__(self, model: DeixisModel, tokenizer: PhraseTokenizer, recipe: Recipe) -> None:
         super().__init__(tokenizer)
         self.model = model
-        self.helper = nn.Linear(model.config.merge_dim, sum(len(group) for group in WORD_GROUPS))
+        self.helper = nn.Linear(model.config.merge_dim, NUM_WORDS)
         self.weights = {
             "heat": recipe.heat_weight,
             "box": recipe.box_weight,
@@ -39,15 +39,6 @@ class DeixisObjective(Objective):
         output = self.model.ground(scene.pick(index), *self.words_of(batch))
         words = told_words_loss(self.helper(scene.tokens), batch)
         return output_losses(output, batch, content[index]) | {"words": words}
-
-
-def told_words_loss(logits: Tensor, batch: TrainingBatch) -> Tensor:
-    """How badly ``logits`` [B, N, words] tell kind, colour and texture of the things: a mean over what is known."""
-    labels = torch.from_numpy(batch.thing_labels)
-    at_things = logits[torch.from_numpy(batch.thing_index)].split([len(group) for group in WORD_GROUPS], -1)
-    cells = torch.from_numpy(batch.thing_cells)
-    each = [losses.word_loss(part, labels[:, row], cells) for row, part in enumerate(at_things)]
-    return torch.stack(each).sum() / (labels >= 0).sum().clamp(min=1)
 
 
 def output_losses(output: Output, batch: TrainingBatch, content: Tensor) -> dict[str, Tensor]:

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from deixis import losses
+from deixis.data.attributes import NUM_WORDS
 from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
+from deixis.models.darknet import ThreeScales
 from deixis.models.mcn import McnModel, McnOutput
 from deixis.models.yolo import anchors_as_fractions
-from deixis.train.objectives import Objective, mean_where, pixels_of
+from deixis.train.objectives import Objective, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 
 CEM_FORMS = {"expected": losses.consistency_loss, "literal": losses.consistency_literal}
+
+
+class ToldWords(nn.Module):
+    """Kind, colour and texture of what lies at a cell of stride 16, told from the encoder alone; only for training.
+
+    The paper's encoder has learnt to detect on the photos' own kind; on drawn scenes this does that work.
+    """
+
+    def __init__(self, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.middle = nn.Conv2d(channels[1], NUM_WORDS, 1)
+        self.coarse = nn.Conv2d(channels[2], NUM_WORDS, 1)
+
+    def forward(self, maps: ThreeScales) -> Tensor:
+        """Logits [B, cells, words]."""
+        logits = self.middle(maps.stride16) + F.interpolate(self.coarse(maps.stride32), scale_factor=2.0)
+        return logits.flatten(2).transpose(1, 2)
 
 
 class McnObjective(Objective):
@@ -26,12 +46,18 @@ class McnObjective(Objective):
         self.cem = CEM_FORMS.get(model.config.cem)
         self.weights = {"xy": recipe.rec_weight, "wh": recipe.rec_weight, "confidence": recipe.rec_weight}
         self.weights |= {"mask": recipe.res_weight, "cem": recipe.cem_weight}
+        if recipe.words_weight:
+            self.weights["words"] = recipe.words_weight
+            self.helper = ToldWords(model.encoder.channels)
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """The parts that the model's structure has."""
         index = torch.from_numpy(batch.image_index)
         scene = self.model.encode_image(pixels_of(batch), torch.from_numpy(batch.content))
-        return self.output_losses(self.model.ground(scene.pick(index), *self.words_of(batch)), batch)
+        parts = self.output_losses(self.model.ground(scene.pick(index), *self.words_of(batch)), batch)
+        if isinstance(self.helper, ToldWords):
+            parts["words"] = told_words_loss(self.helper(scene.maps), batch)
+        return parts
 
     def output_losses(self, output: McnOutput, batch: TrainingBatch) -> dict[str, Tensor]:
         """The unweighted parts; a phrase without a mask takes no part in the mask's."""

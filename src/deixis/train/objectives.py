@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from deixis import losses
+from deixis.data.attributes import WORD_GROUPS
 from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 
@@ -44,3 +46,12 @@ def pixels_of(batch: TrainingBatch) -> Tensor:
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     """The mean of ``values`` [P] where ``chosen``; 0 where nothing is."""
     return torch.where(chosen, values, 0).sum() / chosen.sum().clamp(min=1)
+
+
+def told_words_loss(logits: Tensor, batch: TrainingBatch) -> Tensor:
+    """How badly ``logits`` [B, N, words] tell kind, colour and texture of the things: a mean over what is known."""
+    labels = torch.from_numpy(batch.thing_labels)
+    at_things = logits[torch.from_numpy(batch.thing_index)].split([len(group) for group in WORD_GROUPS], -1)
+    cells = torch.from_numpy(batch.thing_cells)
+    each = [losses.word_loss(part, labels[:, row], cells) for row, part in enumerate(at_things)]
+    return torch.stack(each).sum() / (labels >= 0).sum().clamp(min=1)

@@ -171,6 +171,7 @@ def mcn() -> Recipe:
         warmup=0,
         clip=0.0,
         ema=0.0,
+        words_weight=0.0,
         mask_target="nearest",
         bfloat16=False,
     )
@@ -199,6 +200,7 @@ def mcn_scenes() -> Recipe:
         lr=1e-3,
         pretrained_lr=2e-4,
         clip=50.0,
+        words_weight=5.0,
     )
 
 
