@@ -200,7 +200,7 @@ def mcn_scenes() -> Recipe:
         lr=1e-3,
         pretrained_lr=2e-4,
         clip=50.0,
-        words_weight=5.0,
+        words_weight=0.0,
     )
 
 
