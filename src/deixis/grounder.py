@@ -275,10 +275,10 @@ def is_same_path(a: ImageSource, b: ImageSource) -> bool:
 
 
 def keep_inside(box: BoxXyxy, hw: tuple[int, int]) -> BoxXyxy:
-    """The box inside the image, at least a hundredth of a pixel wide and high."""
+    """The box inside the image, at least two hundredths of a pixel wide and high: an area even when rounded."""
     height, width = hw
-    x1, y1 = min(max(box[0], 0.0), width - 0.01), min(max(box[1], 0.0), height - 0.01)
-    x2, y2 = min(max(box[2], x1 + 0.01), width), min(max(box[3], y1 + 0.01), height)
+    x1, y1 = min(max(box[0], 0.0), width - 0.02), min(max(box[1], 0.0), height - 0.02)
+    x2, y2 = min(max(box[2], x1 + 0.02), width), min(max(box[3], y1 + 0.02), height)
     return (float(x1), float(y1), float(x2), float(y2))
 
 

@@ -408,7 +408,7 @@ def test_mcn_run_when_broken_off_then_it_goes_on_to_the_same_end_statistics_incl
     run(small_mcn_recipe, parts, minutes=0.0)
     run(small_mcn_recipe, parts, resume=True)
     assert logged(parts) == logged(whole)
-    assert set(logged(whole)[0]) == {"step", "loss", "xy", "wh", "confidence", "mask", "cem"}
+    assert set(logged(whole)[0]) == {"step", "loss", "xy", "wh", "confidence", "mask", "cem", "words"}
     one, two = (torch.load(folder / "state.pt", weights_only=True) for folder in (whole, parts))
     assert_same_state(one["model"], two["model"])
     loaded = load_checkpoint(checkpoint).model
