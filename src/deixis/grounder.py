@@ -134,19 +134,21 @@ class Scene:
         Raises:
             ValueError: the phrase is empty or too long.
         """
-        ids, valid = self.grounder.tokenizer.encode([check_phrase(phrase)])
         with torch.inference_mode():
-            row = self.features.pick(torch.zeros(1, dtype=torch.long))
-            maps = self.grounder.model.attention(row, torch.from_numpy(ids), torch.from_numpy(valid))
+            maps = self.grounder.model.attention(*self._inputs([phrase]))
         found = {name: self.frame.map_to_image(one[0].numpy()) for name, one in maps.items()}
         return {name: one / max(one.max(), np.finfo(np.float32).tiny) for name, one in found.items()}
 
     def answer(self, phrases: Sequence[str]) -> Answer:
         """What the network says on the canvas, one row a phrase, before masks are suppressed and scores calibrated."""
-        ids, valid = self.grounder.tokenizer.encode([check_phrase(phrase) for phrase in phrases])
         with torch.inference_mode():
-            rows = self.features.pick(torch.zeros(len(ids), dtype=torch.long))
-            return self.grounder.model.answer(rows, torch.from_numpy(ids), torch.from_numpy(valid))
+            return self.grounder.model.answer(*self._inputs(phrases))
+
+    def _inputs(self, phrases: Sequence[str]) -> tuple[EncodedImages, Tensor, Tensor]:
+        """The image once for each phrase, token ids and token_valid [P, T]."""
+        ids, valid = self.grounder.tokenizer.encode([check_phrase(phrase) for phrase in phrases])
+        rows = self.features.pick(torch.zeros(len(ids), dtype=torch.long))
+        return rows, torch.from_numpy(ids), torch.from_numpy(valid)
 
 
 class Grounder:
