@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.models.garan import Garan
+from deixis.losses import mean_direction
+from deixis.models.garan import Attended, Garan
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -39,10 +40,16 @@ def literal(layer, visual, query):
     return attended
 
 
+def as_maps(layer, visual, query):
+    """The refined map, and F_att as a map of the same shape."""
+    refined, attended = layer(visual, query)
+    return refined, attended.rows().mT.unflatten(-1, visual.shape[-2:])
+
+
 def test_garan_when_run_then_equals_the_loops_over_heads(garan):
     visual, query = random(3, 8, 4, 5), random(3, 12)
     with torch.no_grad():
-        refined, attended = garan(visual, query)
+        refined, attended = as_maps(garan, visual, query)
         torch.testing.assert_close(attended, literal(garan, visual, query))
         torch.testing.assert_close(refined, F.leaky_relu(garan.norm(attended + visual), 0.1))
 
@@ -63,7 +70,7 @@ def test_garan_when_worked_by_hand_then_the_divisor_is_the_root_of_the_query_wid
         torch.nn.init.zeros_(linear.bias)
     visual = torch.tensor([0.0, math.log(3)]).view(1, 1, 1, 2)
     with torch.no_grad():
-        attended = layer(visual, torch.ones(1, 4))[1].flatten()
+        attended = layer(visual, torch.ones(1, 4))[1].rows().flatten()
     vector = 0.75 * math.log(3)
     torch.testing.assert_close(attended, torch.tensor([0.5 * vector, 0.75 * vector]))
 
@@ -77,7 +84,7 @@ def test_garan_when_positions_are_permuted_then_both_maps_follow(height, width, 
     order = torch.randperm(height * width)
     permuted = visual.flatten(2)[..., order].unflatten(-1, (height, width))
     with torch.no_grad():
-        for plain, moved in zip(layer(visual, query), layer(permuted, query), strict=True):
+        for plain, moved in zip(as_maps(layer, visual, query), as_maps(layer, permuted, query), strict=True):
             assert plain.shape == visual.shape
             torch.testing.assert_close(moved.flatten(2), plain.flatten(2)[..., order])
 
@@ -85,7 +92,7 @@ def test_garan_when_positions_are_permuted_then_both_maps_follow(height, width, 
 def test_garan_when_map_is_transposed_then_nothing_but_that_happens(garan):
     visual, query = random(1, 8, 4, 6), random(1, 12)
     with torch.no_grad():
-        for plain, turned in zip(garan(visual, query), garan(visual.mT, query), strict=True):
+        for plain, turned in zip(as_maps(garan, visual, query), as_maps(garan, visual.mT, query), strict=True):
             torch.testing.assert_close(turned.mT, plain)
 
 
@@ -95,7 +102,7 @@ def test_attended_when_seen_as_a_matrix_then_each_head_has_rank_one(heads):
     layer = Garan(dim=16, query_dim=8, heads=heads).double().eval()
     with torch.no_grad():
         attended = layer(torch.randn(1, 16, 5, 5).double(), torch.randn(1, 8).double())[1]
-    matrix = attended[0].flatten(1)  # [dim, N]
+    matrix = attended.rows()[0].T  # [dim, N]
     assert torch.linalg.matrix_rank(matrix) == heads
     for part in matrix.chunk(heads):
         assert torch.linalg.matrix_rank(part) == 1
@@ -104,9 +111,37 @@ def test_attended_when_seen_as_a_matrix_then_each_head_has_rank_one(heads):
 def test_garan_when_heads_swap_places_then_so_does_what_they_give(garan):
     visual, query = random(2, 8, 3, 3), random(2, 12)
     with torch.no_grad():
-        plain = garan(visual, query)[1]
-        swapped = garan(visual.roll(4, 1), query.roll(6, 1))[1]
-    torch.testing.assert_close(swapped, plain.roll(4, 1))
+        plain = garan(visual, query)[1].rows()
+        swapped = garan(visual.roll(4, 1), query.roll(6, 1))[1].rows()
+    torch.testing.assert_close(swapped, plain.roll(4, -1))
+
+
+def test_attended_when_projected_then_as_the_convolution_of_its_map(garan):
+    visual, query = random(2, 8, 3, 4), random(2, 12)
+    conv = torch.nn.Conv2d(8, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            garan(visual, query)[1].project(conv), conv(as_maps(garan, visual, query)[1]).flatten(1)
+        )
+
+
+@settings(max_examples=15, deadline=None)
+@given(heads=st.integers(1, 3), positions=st.integers(1, 6), seed=st.integers(0, 99), scale=st.sampled_from([1, 1e-9]))
+def test_mean_direction_when_of_parts_then_as_of_all_rows(heads, positions, seed, scale):
+    torch.manual_seed(seed)
+    attended = Attended(torch.rand(2, positions, heads).double(), scale * torch.randn(2, heads, 3).double())
+    energy = torch.randn(2, positions)
+    torch.testing.assert_close(attended.mean_direction(energy), mean_direction(energy, attended.rows()))
+
+
+def test_mean_direction_when_nothing_was_collected_then_zero_with_finite_gradients():
+    vectors = torch.zeros(1, 2, 3, requires_grad=True)
+    gate = torch.full((1, 4, 2), 0.5, requires_grad=True)
+    mean = Attended(gate, vectors).mean_direction(torch.zeros(1, 4))
+    mean.sum().backward()
+    assert torch.equal(mean, torch.zeros(1, 6))
+    assert torch.isfinite(gate.grad).all()
+    assert torch.isfinite(vectors.grad).all()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +160,9 @@ def test_garan_when_channels_last_then_the_same(garan):
     visual, query = random(2, 8, 4, 4), random(2, 12)
     with torch.no_grad():
         for a, b in zip(
-            garan(visual, query), garan(visual.contiguous(memory_format=torch.channels_last), query), strict=True
+            as_maps(garan, visual, query),
+            as_maps(garan, visual.contiguous(memory_format=torch.channels_last), query),
+            strict=True,
         ):
             torch.testing.assert_close(a, b)
 

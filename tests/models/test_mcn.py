@@ -6,8 +6,9 @@ from torch import nn
 
 from deixis.config import JOINT_STRUCTURES, STRUCTURES, McnConfig, preset
 from deixis.models.darknet import BatchNorm, ConvNormLeaky, ThreeScales
-from deixis.models.garan import Garan
-from deixis.models.mcn import AsppHead, Branch, Fusion, McnModel, McnOutput, StepDown, StepUp
+from deixis.models.garan import Attended, Garan
+from deixis.models.mcn import Branch, Fusion, McnModel, McnOutput, StepDown, StepUp
+from deixis.models.mcn_heads import AsppHead
 
 IDS = torch.tensor([[2, 4, 6], [5, 7, 0], [1, 3, 0]])
 VALID = torch.tensor([[True] * 3, [True, True, False], [True, True, False]])
@@ -63,7 +64,9 @@ def run(model, pixels):
 
 
 def tensors(output):
-    return {name: getattr(output, name) for name in OUTPUTS if getattr(output, name) is not None}
+    """What there is of it; F_att as all of its rows."""
+    values = {name: getattr(output, name) for name in OUTPUTS if getattr(output, name) is not None}
+    return {name: value.rows() if isinstance(value, Attended) else value for name, value in values.items()}
 
 
 SIDES = {  # of the box branch and of the mask branch on a canvas of 64
@@ -92,8 +95,8 @@ def expected_shapes(config):
     shapes = {
         "box_logits": (3, len(config.anchors_px), 5, rec, rec) if rec else None,
         "mask_logits": (3, res, res) if res else None,
-        "rec_attended": (3, config.dim, rec, rec) if rec and config.garan else None,
-        "res_attended": (3, config.dim, res, res) if res and config.garan else None,
+        "rec_attended": (3, rec * rec, config.dim) if rec and config.garan else None,
+        "res_attended": (3, res * res, config.dim) if res and config.garan else None,
         "rec_energy": (3, rec * rec) if rec and energy else None,
         "res_energy": (3, res * res) if res and energy else None,
     }
@@ -185,8 +188,6 @@ def test_mcn_darknet53_when_at_416_then_the_widths_and_sides_of_the_official_net
             module.register_forward_hook(
                 lambda module, inputs, output, name=name: seen.update({name: tuple(getattr(output, "shape", ()))})
             )
-        into_aspp = []
-        model.mask.conv.register_forward_pre_hook(lambda module, inputs: into_aspp.append(inputs[0].shape[1]))
         scene = model.encode_image(torch.empty(1, 3, 416, 416), torch.empty(1, 4))
         model.ground(scene, torch.zeros(1, 15, dtype=torch.long), torch.ones(1, 15, dtype=torch.bool))
         assert seen["text"] == (1, 1024)
@@ -201,7 +202,7 @@ def test_mcn_darknet53_when_at_416_then_the_widths_and_sides_of_the_official_net
         assert seen["inference.down32"] == (1, 1536, 13, 13)
         assert seen["inference.narrow"] == (1, 512, 13, 13)
         assert seen["box.conv"] == (1, 15, 13, 13)
-        assert into_aspp == [1280]
+        assert model.mask.conv.in_channels == 1280
         assert seen["mask"] == (1, 52, 52)
 
 
@@ -252,7 +253,7 @@ def test_fusion_when_as_printed_then_the_product_of_two_leaky_projections():
     with torch.no_grad():
         fusion.image.conv.weight.fill_(2.0)
         fusion.phrase.conv.weight.copy_(torch.tensor([-5.0, 1.0]).view(1, 2, 1, 1))
-        out = fusion(torch.full((1, 1, 1, 1), 3.0), torch.tensor([[1.0, 0.0]]))
+        out = fusion(fusion.image_side(torch.full((1, 1, 1, 1), 3.0)), torch.tensor([[1.0, 0.0]]))
     assert out.item() == pytest.approx(-3.0)
     assert sum(p.numel() for p in fusion.parameters()) == 1 + 2
 
@@ -278,7 +279,7 @@ def test_fusion_when_official_then_the_product_is_normalised_before_the_last_lea
     fusion.norm.running_mean.copy_(torch.tensor([4.0, 0.2]))
     fusion.norm.running_var.copy_(torch.tensor([4.0, 1.0]))
     with torch.no_grad():
-        out = fusion(torch.tensor([3.0, 1.0]).view(1, 2, 1, 1), torch.tensor([[1.0, 7.0]]))
+        out = fusion(fusion.image_side(torch.tensor([3.0, 1.0]).view(1, 2, 1, 1)), torch.tensor([[1.0, 7.0]]))
     torch.testing.assert_close(out.flatten(), torch.tensor([3.0, -0.1]), atol=2e-4, rtol=0)
 
 
@@ -288,7 +289,7 @@ def test_step_up_when_run_then_each_cell_of_the_coarse_map_covers_four(variant):
     step = StepUp(McnConfig(top_down=variant, dim=2), coarse_channels=1, channels=1).eval()
     coarse = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
     with torch.no_grad():
-        out = step(coarse, torch.zeros(1, 1, 4, 4))
+        out = step(coarse, step.image_side(torch.zeros(1, 1, 4, 4)))
     assert out.shape == (1, 2, 4, 4)
     for row in (0, 2):
         for column in (0, 2):
@@ -303,8 +304,26 @@ def test_step_up_when_as_printed_then_two_projections_side_by_side():
     with torch.no_grad():
         step.coarse.conv.weight.fill_(-1.0)
         step.lateral.conv.weight.fill_(4.0)
-        out = step(torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 2, 2), 3.0))
+        out = step(torch.full((1, 1, 1, 1), 2.0), step.image_side(torch.full((1, 1, 2, 2), 3.0)))
     torch.testing.assert_close(out[0, :, 1, 0], torch.tensor([-0.2, 12.0]))
+
+
+def test_step_up_when_official_then_as_one_convolution_of_both_maps_side_by_side():
+    torch.manual_seed(0)
+    step = StepUp(McnConfig(dim=4), coarse_channels=3, channels=5).eval()
+    coarse, visual = torch.randn(2, 3, 2, 2), torch.randn(2, 5, 4, 4)
+    with torch.no_grad():
+        together = torch.cat([torch.nn.functional.interpolate(coarse, scale_factor=2.0), step.lateral(visual)], 1)
+        torch.testing.assert_close(step(coarse, step.image_side(visual)), step.merge(together))
+
+
+def test_coordinates_when_on_then_equal_cells_are_told_apart_by_their_place():
+    fusion = Fusion(McnConfig(fusion="paper", fusion_dim=2, text_dim=2, coordinates=True), channels=1)
+    fill(fusion.image.conv, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    with torch.no_grad():
+        x, y = fusion.image_side(torch.ones(1, 1, 2, 3))[0]
+    torch.testing.assert_close(x, torch.tensor([[-0.1, 0.0, 1.0], [-0.1, 0.0, 1.0]]))
+    torch.testing.assert_close(y, torch.tensor([[-0.1, -0.1, -0.1], [1.0, 1.0, 1.0]]))
 
 
 def test_step_down_when_worked_by_hand_then_the_mean_of_four_cells_beside_the_coarse_map():
@@ -473,3 +492,10 @@ def test_branch_when_garan_is_off_then_the_map_as_it_is(build):
 def test_frozen_norm_when_of_another_word_then_one_sentence():
     with pytest.raises(ValueError, match=r"expected frozen_norm to be one of .*'eval', 'batch'.*, got 'off'"):
         replace(McnConfig(), frozen_norm="off")
+
+
+def test_prior_when_set_then_an_untrained_head_gives_about_it_everywhere(build, pixels):
+    output = run(build(prior=0.01).eval(), pixels)
+    assert output.mask_logits.sigmoid().median().item() == pytest.approx(0.01, rel=1)
+    assert output.box_logits[:, :, 4].sigmoid().median().item() == pytest.approx(0.01, rel=1)
+    assert output.box_logits[:, :, :4].sigmoid().median().item() == pytest.approx(0.5, rel=0.2)

@@ -10,6 +10,7 @@ import torch
 from deixis.config import JOINT_STRUCTURES, STRUCTURES
 from deixis.data.loading import CanvasRules, TrainingBatch
 from deixis.losses import consistency_literal, consistency_loss, yolo_loss
+from deixis.models.garan import Attended
 from deixis.models.mcn import McnOutput
 from deixis.models.yolo import anchors_as_fractions
 from deixis.train.mcn_objective import McnObjective
@@ -50,7 +51,8 @@ def batch_of(*rows, side=52):
 
 def zeros(count, *, boxes=True, masks=True):
     """An untrained model's answer at 416: all logits 0, all features the same."""
-    attended = torch.ones(count, 8, 13, 13), torch.ones(count, 8, 52, 52)
+    vectors = torch.ones(count, 2, 4)
+    attended = Attended(torch.ones(count, 169, 2), vectors), Attended(torch.ones(count, 2704, 2), vectors.clone())
     both = boxes and masks
     return McnOutput(
         box_logits=torch.zeros(count, 3, 5, 13, 13) if boxes else None,
@@ -98,6 +100,12 @@ def test_weights_when_the_recipe_has_others_then_these(make_objective):
     assert make_objective().weights == {"xy": 1.0, "wh": 1.0, "confidence": 1.0, "mask": 0.1, "cem": 1.0}
 
 
+def row_of(value, k):
+    if isinstance(value, Attended):
+        return Attended(value.gate[k : k + 1], value.vectors[k : k + 1])
+    return value[k : k + 1]
+
+
 def test_parts_when_phrases_differ_then_their_mean(make_objective):
     held = make_objective()
     output = zeros(2)
@@ -107,7 +115,7 @@ def test_parts_when_phrases_differ_then_their_mean(make_objective):
     both = held.output_losses(output, batch)
     alone = [
         held.output_losses(
-            McnOutput(*(getattr(output, f.name)[k : k + 1] for f in dataclasses.fields(output))),
+            McnOutput(*(row_of(getattr(output, f.name), k) for f in dataclasses.fields(output))),
             batch_of((float(k), True, True)),
         )
         for k in range(2)
@@ -154,7 +162,7 @@ def test_losses_when_a_phrase_means_nothing_then_all_is_negative_and_the_mask_em
 def test_cem_when_a_phrase_means_nothing_then_the_mean_is_over_the_others(make_objective):
     held = make_objective()
     output = zeros(2)
-    output.rec_attended[0, :4] = -1.0  # a cosine of 0
+    output.rec_attended.vectors[0, 0] = -1.0  # a cosine of 0
     batch = batch_of((0.0, True, True), (0.0, False, False))
     assert held.output_losses(output, batch)["cem"].item() == pytest.approx(LN2, rel=1e-4)
 
@@ -163,11 +171,15 @@ def test_cem_when_a_phrase_means_nothing_then_the_mean_is_over_the_others(make_o
 def test_cem_when_of_a_form_then_that_loss_over_positions_of_both_branches(make_objective, form, loss):
     held = make_objective(cem=form)
     generator = torch.Generator().manual_seed(0)
-    shapes = {"rec_attended": (2, 8, 3, 3), "res_attended": (2, 8, 5, 5), "rec_energy": (2, 9), "res_energy": (2, 25)}
-    values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    output = dataclasses.replace(zeros(2), **values)
-    rows = {name: values[name].flatten(2).transpose(1, 2) for name in ("rec_attended", "res_attended")}
-    expected = loss(values["res_energy"], rows["res_attended"], values["rec_energy"], rows["rec_attended"]).mean()
+    res_energy, rec_energy, res_vectors, rec_vectors, res_gate, rec_gate = (
+        torch.randn(shape, generator=generator)
+        for shape in ((2, 25), (2, 9), (2, 2, 4), (2, 2, 4), (2, 25, 2), (2, 9, 2))
+    )
+    res, rec = Attended(res_gate, res_vectors), Attended(rec_gate, rec_vectors)
+    output = dataclasses.replace(
+        zeros(2), res_energy=res_energy, rec_energy=rec_energy, res_attended=res, rec_attended=rec
+    )
+    expected = loss(res_energy, res.rows(), rec_energy, rec.rows()).mean()
     parts = held.output_losses(output, batch_of((0.0, True, True), (0.0, True, True)))
     torch.testing.assert_close(parts["cem"], expected)
 

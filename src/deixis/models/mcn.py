@@ -7,6 +7,7 @@ numbers 13 and 52 in the names of structures are the sides of the first and the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from deixis.config import McnConfig
 from deixis.models.base import Answer, GroundingModel, energy_map, log_odds
 from deixis.models.darknet import BatchNorm, ConvNormLeaky, DarknetResidual, ThreeScales, build_mcn_encoder
-from deixis.models.garan import Garan
+from deixis.models.garan import Attended, Garan
+from deixis.models.mcn_heads import AsppHead, BoxHead, linear_conv
 from deixis.models.mcn_text import GruAttentionEncoder
 from deixis.models.suppression import MASK_THRESHOLD
 from deixis.models.yolo import best_box
 
-ASPP_DILATIONS = (6, 12, 18)
 BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
 
 
@@ -31,10 +32,11 @@ class McnScene:
     """Encoded images; each row can meet any number of phrases."""
 
     maps: ThreeScales
+    parts: tuple[Tensor, ...]  # what the structure computes of the maps before any phrase is known
 
     def pick(self, index: Tensor) -> Self:
         """The rows ``index`` [P], one for each phrase."""
-        return type(self)(self.maps.pick(index))
+        return type(self)(self.maps, tuple(part[index] for part in self.parts))
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class McnOutput:
 
     box_logits: Tensor | None  # [P, A, 5, g, g]: t_x, t_y, t_w, t_h, confidence
     mask_logits: Tensor | None  # [P, s, s]
-    rec_attended: Tensor | None  # [P, D, g, g], GARAN's F_att of the box branch
-    res_attended: Tensor | None  # [P, D, s, s], of the mask branch
+    rec_attended: Attended | None  # GARAN's F_att of the box branch, g * g positions
+    res_attended: Attended | None  # of the mask branch, s * s positions
     rec_energy: Tensor | None  # [P, g * g] logits E_c, MCN Eq. 5
     res_energy: Tensor | None  # [P, s * s] logits E_s
 
@@ -54,7 +56,7 @@ class Branch:
     """What one task's head predicts from."""
 
     features: Tensor  # [P, D, side, side]
-    attended: Tensor | None  # the same shape: F_att, before the residual
+    attended: Attended | None  # F_att, before the residual
 
 
 class Projection(nn.Module):
@@ -83,6 +85,8 @@ class Fusion(nn.Module):
     def __init__(self, config: McnConfig, channels: int) -> None:
         super().__init__()
         dim = config.fusion_dim
+        self.coordinates = config.coordinates
+        channels += 2 * config.coordinates
         if config.fusion == "paper":
             self.image: nn.Module = Projection(channels, dim)
             self.phrase: nn.Module = Projection(config.text_dim, dim)
@@ -93,10 +97,22 @@ class Fusion(nn.Module):
             self.phrase = ConvNormLeaky(config.text_dim, dim)
             self.norm = BatchNorm(dim)
 
-    def forward(self, coarse: Tensor, query: Tensor) -> Tensor:
-        """F_v1 [P, C, g, g] and the phrase [P, text_dim] to F_m1 [P, fusion_dim, g, g]."""
-        product = self.image(coarse) * self.phrase(query[..., None, None])
+    def image_side(self, coarse: Tensor) -> Tensor:
+        """F_v1 [B, C, g, g] to what each phrase is multiplied with [B, fusion_dim, g, g]."""
+        return self.image(with_coordinates(coarse) if self.coordinates else coarse)
+
+    def forward(self, image: Tensor, query: Tensor) -> Tensor:
+        """The image side [P, fusion_dim, g, g] and the phrase [P, text_dim] to F_m1 [P, fusion_dim, g, g]."""
+        product = image * self.phrase(query[..., None, None])
         return product if self.norm is None else F.leaky_relu(self.norm(product), 0.1, inplace=True)
+
+
+def with_coordinates(x: Tensor) -> Tensor:
+    """[B, C, h, w] and two channels more: the cells' x and y, -1 to 1 from the first to the last."""
+    height, width = x.shape[-2:]
+    ys, xs = (torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in (height, width))
+    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"))
+    return torch.cat([x, grid.expand(len(x), -1, -1, -1)], 1)
 
 
 class StepUp(nn.Module):
@@ -106,26 +122,42 @@ class StepUp(nn.Module):
     keeps its width where it is narrower than ``dim``: 256 channels at stride 8 of DarkNet-53, 512 elsewhere.
     ``paper``: the two projections side by side, as printed. Each is half of ``dim`` wide, so that F_m is ``dim`` wide
     as in the official variant; the paper's "project dimension" can be read so.
+
+    A 1x1 convolution of maps side by side is the sum of one of each. So the image's is computed once an image, and the
+    coarser map's before it is made larger, at a quarter of the work.
     """
 
     def __init__(self, config: McnConfig, coarse_channels: int, channels: int) -> None:
         super().__init__()
         dim = config.dim
         if config.top_down == "paper":
-            self.coarse: nn.Module = Projection(coarse_channels, dim - dim // 2)
+            self.coarse: Projection | None = Projection(coarse_channels, dim - dim // 2)
             self.lateral: nn.Module = Projection(channels, dim // 2)
-            self.merge: nn.Module = nn.Identity()
+            self.merge = None
         else:
             width = min(dim, channels)
-            self.coarse = nn.Identity()
+            self.coarse = None
             self.lateral = ConvNormLeaky(channels, width)
             self.merge = ConvNormLeaky(coarse_channels + width, dim)
+            self.widths = [coarse_channels, width]
 
-    def forward(self, coarse: Tensor, visual: Tensor) -> Tensor:
-        """F_m of the coarser scale and F_v [P, C, 2h, 2w] to F_m [P, dim, 2h, 2w]."""
-        # projecting before upsampling gives the same as after it, at a quarter of the work
-        larger = F.interpolate(self.coarse(coarse), scale_factor=2.0)
-        return self.merge(torch.cat([larger, self.lateral(visual)], 1))
+    def image_side(self, visual: Tensor) -> Tensor:
+        """F_v [B, C, 2h, 2w] to what each phrase's map is joined with."""
+        lateral = self.lateral(visual)
+        return lateral if self.merge is None else F.conv2d(lateral, self._merge_weights(self.merge)[1])
+
+    def forward(self, coarse: Tensor, image: Tensor) -> Tensor:
+        """F_m of the coarser scale and the image side, [P, ..., 2h, 2w], to F_m [P, dim, 2h, 2w]."""
+        if self.merge is None:
+            assert self.coarse is not None
+            return torch.cat([F.interpolate(self.coarse(coarse), scale_factor=2.0), image], 1)
+        coarse = F.conv2d(coarse, self._merge_weights(self.merge)[0])
+        joined = F.interpolate(coarse, scale_factor=2.0) + image
+        return F.leaky_relu(self.merge.norm(joined), 0.1, inplace=True)
+
+    def _merge_weights(self, merge: ConvNormLeaky) -> Sequence[Tensor]:
+        """Of the coarser map and of the image."""
+        return merge.conv.weight.split(self.widths, 1)
 
 
 class StepDown(nn.Module):
@@ -165,9 +197,13 @@ class CoarseTrunk(nn.Module):
         self.narrow = ConvNormLeaky(config.fusion_dim, config.dim)
         self.refinement = Refinement(config)
 
-    def forward(self, maps: ThreeScales, query: Tensor) -> Branch:
-        """F_v1 to F_v3 and the phrase [P, text_dim] to a branch at stride 32."""
-        return self.refinement(self.narrow(self.fusion(maps.stride32, query)), query)
+    def image_side(self, maps: ThreeScales) -> tuple[Tensor, ...]:
+        """What is computed of F_v1 once an image."""
+        return (self.fusion.image_side(maps.stride32),)
+
+    def forward(self, parts: tuple[Tensor, ...], query: Tensor) -> Branch:
+        """The image side and the phrase [P, text_dim] to a branch at stride 32."""
+        return self.refinement(self.narrow(self.fusion(parts[0], query)), query)
 
 
 class FineTrunk(nn.Module):
@@ -180,15 +216,23 @@ class FineTrunk(nn.Module):
         self.up8 = StepUp(config, config.dim, channels[0])
         self.refinement = Refinement(config)
 
-    def top_down(self, maps: ThreeScales, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """F_m1, F_m2, F_m3."""
-        coarse = self.fusion(maps.stride32, query)
-        middle = self.up16(coarse, maps.stride16)
-        return coarse, middle, self.up8(middle, maps.stride8)
+    def image_side(self, maps: ThreeScales) -> tuple[Tensor, ...]:
+        """What is computed of F_v1, F_v2 and F_v3 once an image."""
+        return (
+            self.fusion.image_side(maps.stride32),
+            self.up16.image_side(maps.stride16),
+            self.up8.image_side(maps.stride8),
+        )
 
-    def forward(self, maps: ThreeScales, query: Tensor) -> Branch:
-        """F_v1 to F_v3 and the phrase [P, text_dim] to a branch at stride 8."""
-        return self.refinement(self.top_down(maps, query)[2], query)
+    def top_down(self, parts: tuple[Tensor, ...], query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """F_m1, F_m2, F_m3."""
+        coarse = self.fusion(parts[0], query)
+        middle = self.up16(coarse, parts[1])
+        return coarse, middle, self.up8(middle, parts[2])
+
+    def forward(self, parts: tuple[Tensor, ...], query: Tensor) -> Branch:
+        """The image side and the phrase [P, text_dim] to a branch at stride 8."""
+        return self.refinement(self.top_down(parts, query)[2], query)
 
 
 class SharedInference(nn.Module):
@@ -198,9 +242,13 @@ class SharedInference(nn.Module):
         super().__init__()
         self.trunk = trunk
 
-    def forward(self, maps: ThreeScales, query: Tensor) -> tuple[Branch, Branch]:
+    def image_side(self, maps: ThreeScales) -> tuple[Tensor, ...]:
+        """What is computed once an image."""
+        return self.trunk.image_side(maps)
+
+    def forward(self, parts: tuple[Tensor, ...], query: Tensor) -> tuple[Branch, Branch]:
         """The same branch for box and mask."""
-        branch = self.trunk(maps, query)
+        branch = self.trunk(parts, query)
         return branch, branch
 
 
@@ -215,9 +263,13 @@ class IndependentInference(nn.Module):
         self.rec = CoarseTrunk(config, channels)
         self.res = FineTrunk(config, channels)
 
-    def forward(self, maps: ThreeScales, query: Tensor) -> tuple[Branch, Branch]:
+    def image_side(self, maps: ThreeScales) -> tuple[Tensor, ...]:
+        """What is computed once an image, for the box and then for the mask."""
+        return *self.rec.image_side(maps), *self.res.image_side(maps)
+
+    def forward(self, parts: tuple[Tensor, ...], query: Tensor) -> tuple[Branch, Branch]:
         """Branches of box and mask."""
-        return self.rec(maps, query), self.res(maps, query)
+        return self.rec(parts[:1], query), self.res(parts[1:], query)
 
 
 class CollaborativeInference(nn.Module):
@@ -236,16 +288,23 @@ class CollaborativeInference(nn.Module):
         self.narrow = ConvNormLeaky(config.dim + config.fusion_dim, config.dim)
         self.refinement = Refinement(config)
 
-    def forward(self, maps: ThreeScales, query: Tensor) -> tuple[Branch, Branch]:
+    def image_side(self, maps: ThreeScales) -> tuple[Tensor, ...]:
+        """What is computed once an image."""
+        return self.res.image_side(maps)
+
+    def forward(self, parts: tuple[Tensor, ...], query: Tensor) -> tuple[Branch, Branch]:
         """Branches of box and mask."""
-        coarse, middle, fine = self.res.top_down(maps, query)
+        coarse, middle, fine = self.res.top_down(parts, query)
         res = self.res.refinement(fine, query)
         x = self.down16(res.features if self.from_refined else fine, middle)
         x = self.narrow(self.down32(x, coarse))  # F'_m1
         return self.refinement(x, query), res
 
 
-def _inference(config: McnConfig, channels: tuple[int, int, int]) -> nn.Module:
+Inference = SharedInference | IndependentInference | CollaborativeInference
+
+
+def _inference(config: McnConfig, channels: tuple[int, int, int]) -> Inference:
     """What stands between the encoders and the heads in that row of Table 3."""
     if config.structure == "mcn":
         return CollaborativeInference(config, channels)
@@ -255,48 +314,9 @@ def _inference(config: McnConfig, channels: tuple[int, int, int]) -> nn.Module:
     return SharedInference(trunk(config, channels))
 
 
-def _linear_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 1x1 convolution with bias that nothing follows; biases begin at zero."""
-    conv = nn.Conv2d(in_channels, out_channels, 1)
-    nn.init.xavier_uniform_(conv.weight)
-    nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
-    return conv
-
-
-class BoxHead(nn.Module):
-    """YOLOv3's regression layer: five numbers an anchor and cell. MCN Eq. 4."""
-
-    def __init__(self, config: McnConfig) -> None:
-        super().__init__()
-        self.anchors = len(config.anchors_px)
-        self.conv = _linear_conv(config.dim, 5 * self.anchors)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[P, D, g, g] to [P, A, 5, g, g]."""
-        return self.conv(features).unflatten(1, (self.anchors, 5)).float()
-
-
-class AsppHead(nn.Module):
-    """Atrous spatial pyramid pooling: five views of a map beside each other, then one logit a cell. MCN Eq. 3."""
-
-    def __init__(self, config: McnConfig) -> None:
-        super().__init__()
-        dim, width = config.dim, config.aspp_dim
-        self.near = ConvNormLeaky(dim, width)
-        self.wide = nn.ModuleList(ConvNormLeaky(dim, width, 3, dilation=dilation) for dilation in ASPP_DILATIONS)
-        self.whole = ConvNormLeaky(dim, width)
-        self.conv = _linear_conv((2 + len(ASPP_DILATIONS)) * width, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[P, D, s, s] to [P, s, s]."""
-        whole = self.whole(features.mean((-1, -2), keepdim=True)).expand(-1, -1, *features.shape[-2:])
-        views = [self.near(features), *(conv(features) for conv in self.wide), whole]
-        return self.conv(torch.cat(views, 1)).squeeze(1).float()
-
-
-def _energy(conv: nn.Conv2d | None, attended: Tensor | None) -> Tensor | None:
-    """F_att [P, D, h, w] to logits [P, h * w]. MCN Eq. 5."""
-    return None if conv is None or attended is None else conv(attended).flatten(1).float()
+def _energy(conv: nn.Conv2d | None, attended: Attended | None) -> Tensor | None:
+    """F_att to logits [P, h * w]. MCN Eq. 5."""
+    return None if conv is None or attended is None else attended.project(conv)
 
 
 class McnModel(GroundingModel):
@@ -321,8 +341,8 @@ class McnModel(GroundingModel):
         self.inference = _inference(config, self.encoder.channels)
         self.box = None if config.structure.startswith("single-res") else BoxHead(config)
         self.mask = None if config.structure.startswith("single-rec") else AsppHead(config)
-        self.rec_energy = None if config.cem == "off" else _linear_conv(config.dim, 1)
-        self.res_energy = None if config.cem == "off" else _linear_conv(config.dim, 1)
+        self.rec_energy = None if config.cem == "off" else linear_conv(config.dim, 1)
+        self.res_energy = None if config.cem == "off" else linear_conv(config.dim, 1)
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; batch-norm of the encoder's frozen part keeps its stored statistics.
@@ -346,12 +366,13 @@ class McnModel(GroundingModel):
         """
         if pixels.shape[-1] % 32 or pixels.shape[-2] % 32:
             raise ValueError(f"expected a canvas with sides of multiples of 32, got {tuple(pixels.shape[-2:])!r}")
-        return McnScene(self.encoder(pixels))
+        maps = self.encoder(pixels)
+        return McnScene(maps, self.inference.image_side(maps))
 
     def ground(self, scene: McnScene, token_ids: Tensor, token_valid: Tensor) -> McnOutput:
         """``scene`` of P rows (see :meth:`McnScene.pick`) and P phrases [P, T]."""
         query = self.text(token_ids, token_valid)
-        rec, res = self.inference(scene.maps, query)
+        rec, res = self.inference(scene.parts, query)
         return McnOutput(
             box_logits=None if self.box is None else self.box(rec.features),
             mask_logits=None if self.mask is None else self.mask(res.features),

@@ -11,12 +11,26 @@ from deixis.data.attributes import NUM_WORDS
 from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.darknet import ThreeScales
+from deixis.models.garan import Attended
 from deixis.models.mcn import McnModel, McnOutput
 from deixis.models.yolo import anchors_as_fractions
 from deixis.train.objectives import Objective, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 
-CEM_FORMS = {"expected": losses.consistency_loss, "literal": losses.consistency_literal}
+
+def expected_consistency(output: McnOutput) -> Tensor:
+    """`losses.consistency_loss` [P] of the two branches. MCN Eq. 5 to 9."""
+    means = [attended.mean_direction(energy) for energy, attended in _energies_and_features(output)]
+    return losses.co_energy_loss(*means)
+
+
+def literal_consistency(output: McnOutput) -> Tensor:
+    """`losses.consistency_literal` [P] of the two branches. MCN Eq. 9."""
+    (res_energy, res), (rec_energy, rec) = _energies_and_features(output)
+    return losses.consistency_literal(res_energy, res.rows(), rec_energy, rec.rows())
+
+
+CEM_FORMS = {"expected": expected_consistency, "literal": literal_consistency}
 
 
 class ToldWords(nn.Module):
@@ -70,15 +84,14 @@ class McnObjective(Objective):
             each = losses.segmentation_loss(output.mask_logits, torch.from_numpy(batch.masks))
             parts["mask"] = mean_where(each, has_mask | ~present)
         if self.cem is not None:
-            parts["cem"] = mean_where(self.cem(*_energies_and_features(output)), present)
+            parts["cem"] = mean_where(self.cem(output), present)
         return parts
 
 
-def _energies_and_features(output: McnOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four inputs of the consistency energy: maps flattened to positions, features last."""
+def _energies_and_features(output: McnOutput) -> tuple[tuple[Tensor, Attended], tuple[Tensor, Attended]]:
+    """Energies and F_att of the mask branch and of the box branch."""
     assert output.res_energy is not None
     assert output.rec_energy is not None
     assert output.res_attended is not None
     assert output.rec_attended is not None
-    res, rec = (x.flatten(2).transpose(1, 2) for x in (output.res_attended, output.rec_attended))
-    return output.res_energy, res, output.rec_energy, rec
+    return (output.res_energy, output.res_attended), (output.rec_energy, output.rec_attended)
