@@ -7,6 +7,7 @@ from PIL import Image
 
 from deixis.data.epochs import Epochs, group_by_referent
 from deixis.data.loading import CanvasRules
+from deixis.data.pipelines import PIPELINES, Pipeline
 from deixis.data.scenes import open_scenes
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
@@ -186,6 +187,93 @@ def test_batch_when_a_phrase_means_nothing_then_it_is_not_present():
     nothing = Sample(**{**vars(sample(0, 0)), "box_xyxy_px": None, "mask": None})
     one = batch(Epochs([nothing], ((0,),)), 0)
     assert one.present.tolist() == one.has_mask.tolist() == [False]
+
+
+# one per expression
+
+
+def test_batch_when_one_per_expression_then_every_expression_once_an_epoch():
+    epochs = Epochs(samples_of(), REFERENTS, one_per="expression")
+    assert epochs.num_steps(3) == 4
+    orders = []
+    for epoch in range(3):
+        told = [phrase for step in range(4) for phrase in batch(epochs, 4 * epoch + step, phrases=2).phrases]
+        assert sorted(told) == sorted(sample.phrase for sample in samples_of())
+        orders.append(tuple(told))
+    assert len(set(orders)) == 3
+
+
+def test_epochs_when_one_per_something_else_then_refused():
+    with pytest.raises(ValueError, match="expected one_per out of"):
+        Epochs(samples_of(), REFERENTS, one_per="image")
+
+
+# augmentation
+
+
+def shaken(**fields):
+    return Epochs(samples_of(), REFERENTS, augment=PIPELINES["smcim"], **fields)
+
+
+def by_phrase(one):
+    return {
+        p: (one.pixels[i], one.boxes[k], one.masks[k])
+        for k, (p, i) in enumerate(zip(one.phrases, one.image_index, strict=True))
+    }
+
+
+def test_batch_when_augmented_then_the_batches_size_and_neighbours_change_nothing():
+    few, many = [shaken(one_per="expression") for _ in range(2)]
+    singly = {}
+    for step in range(11):
+        singly |= by_phrase(batch(few, step, images=1))
+    together = by_phrase(batch(many, 0, images=11))
+    assert singly.keys() == together.keys()
+    for phrase, parts in together.items():
+        for one, other in zip(parts, singly[phrase], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_batch_when_augmented_then_every_epoch_and_expression_moves_in_another_way():
+    boxes = [tuple(batch(shaken(), step, images=1).boxes[0]) for step in range(14)]
+    assert len(set(boxes)) == 14
+    assert len({tuple(batch(shaken(), 0, seed=seed, images=1).boxes[0]) for seed in range(4)}) == 4
+
+
+def test_batch_when_mirrored_then_words_box_mask_and_content_belong_together():
+    samples = [sample(0, 0, phrase="left dog"), sample(1, 1, phrase="dog by the clock")]
+    one = batch(Epochs(samples, ((0,), (1,)), augment=Pipeline(mirror=1.0)), 0, rules=CanvasRules(fill=3))
+    rows = {phrase: row for row, phrase in enumerate(one.phrases)}
+    assert set(rows) == {"right dog", "dog by the clock"}
+    np.testing.assert_allclose(one.boxes[rows["right dog"]], [0.5, 0.25, 1, 0.75])
+    np.testing.assert_allclose(one.boxes[rows["dog by the clock"]], [0, 0.25, 0.5, 0.75])
+    assert one.masks[rows["right dog"]][8, 8:].all()
+    assert not one.masks[rows["right dog"]][:, :8].any()
+    np.testing.assert_allclose(one.content, [[0, 0.25, 1, 0.75]] * 2)
+    assert (one.pixels[:, 0] == 3).all()
+
+
+def test_batch_when_augmented_and_a_phrase_means_nothing_then_it_is_not_present():
+    nothing = Sample(**{**vars(sample(0, 0, phrase="left dog")), "box_xyxy_px": None, "mask": None})
+    one = batch(Epochs([nothing], ((0,),), augment=Pipeline(mirror=1.0)), 0)
+    assert one.phrases == ["right dog"]
+    assert one.present.tolist() == one.has_mask.tolist() == [False]
+
+
+def test_batch_when_the_sample_lists_rivals_then_a_phrase_that_counts_keeps_them_on_the_canvas():
+    dogs = tuple(Instance(category="dog", box_xyxy_px=box) for box in ((0, 0, 32, 32), (60, 2, 64, 6)))
+    counted = sample(0, 0, phrase="second dog", instances=dogs)
+    kept, moved = (
+        {tuple(batch(Epochs([one], ((0,),), augment=PIPELINES["smcim"]), step).content[0]) for step in range(20)}
+        for one in (sample(0, 0, phrase="second dog"), counted)
+    )
+    assert kept == {(0.0, 0.25, 1.0, 0.75)}  # what stands beside it is not known
+    assert len(moved) > 5
+
+
+@pytest.mark.parametrize("augment", [None, Pipeline(), PIPELINES["mcn"]])
+def test_batch_when_there_is_nothing_to_do_then_as_without_augmentation(epochs, augment):
+    assert_equal_batches(batch(Epochs(samples_of(), REFERENTS, augment=augment), 2), batch(epochs, 2))
 
 
 # groups

@@ -94,6 +94,22 @@ def test_collate_when_worked_by_hand_then_fractions_of_the_canvas():
     np.testing.assert_array_equal(batch.masks, [expected, np.zeros((16, 16))])
 
 
+def test_collate_when_squashed_then_no_padding_and_each_axis_has_its_scale():
+    batch = collate([picture_of(LEFT)], 64, np.random.default_rng(0), 0.0, CanvasRules(resize="squash"))
+    np.testing.assert_allclose(batch.content, [[0, 0, 1, 1]])
+    np.testing.assert_allclose(batch.boxes, [[0, 0, 0.5, 1]])
+    assert (batch.pixels == 200).all()
+
+
+def test_collate_when_the_image_is_a_canvas_already_then_its_content_is_as_told():
+    picture = dataclasses.replace(picture_of(LEFT, hw=(64, 64)), content_xyxy_px=(0.0, 16.0, 32.0, 48.0))
+    target = dataclasses.replace(LEFT, mask=None)
+    batch = collate([dataclasses.replace(picture, targets=[target])], 64, np.random.default_rng(0), absent=0.0)
+    np.testing.assert_allclose(batch.content, [[0, 0.25, 0.5, 0.75]])
+    np.testing.assert_allclose(batch.boxes, [[0, 0, 0.625, 0.625]])
+    assert (batch.pixels == 200).all()
+
+
 def test_collate_when_several_pictures_then_index_says_whose_phrase():
     pictures = [picture_of(LEFT), picture_of(BOX_ONLY, BOX_ONLY, hw=(80, 40))]
     batch = collate(pictures, 64, np.random.default_rng(0), absent=0.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.data import PUBLIC, default_split, open_dataset, parse_dataset_spec
+from deixis.data import FORMS, PUBLIC, TO_COME, default_split, open_dataset, parse_dataset_spec
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,25 @@ def test_open_dataset_when_coco_instances_then_phrases_for_the_test_split(tmp_pa
     assert len(open_dataset(path, "all", root=tmp_path / "photos", limit=1)) == 1
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", [*PUBLIC, *FORMS])
+def test_open_dataset_when_a_release_or_form_has_no_root_then_it_is_asked_for(name):
+    with pytest.raises(ValueError, match=f"expected a root, the files' folder, got none for '{name}'"):
+        open_dataset(name)
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, *FORMS])
+def test_open_dataset_when_its_files_are_not_there_then_told_what_to_put_there(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="expected "):
+        open_dataset(name, root=tmp_path)
+
+
+def test_open_dataset_when_a_folder_is_none_that_is_known_then_what_works_is_told(tmp_path):
+    (tmp_path / "cats.csv").write_text("")
+    with pytest.raises(ValueError, match=r"expected a folder with refs\(\*\)\.p, .*\['cats\.csv'\]"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", TO_COME)
 def test_open_dataset_when_its_reader_is_to_come_then_what_works_is_told(name):
     with pytest.raises(ValueError, match=f"scenes, scenes.*got '{name.replace('+', '[+]')}', which has no reader yet"):
         open_dataset(name)

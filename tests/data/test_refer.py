@@ -292,6 +292,15 @@ def test_open_refer_when_images_have_the_names_of_2017_then_found(release):
     assert open_refer(root)[3].image.is_file()
 
 
+def test_open_refer_when_saiapr_lies_in_its_own_folders_then_found(release):
+    root = release(dataset="refclef", split_by="berkeley", images=None)
+    folder = root / "images" / "saiapr_tc-12" / "00" / "images"  # the thousands of the id
+    folder.mkdir(parents=True)
+    Image.new("RGB", (100, 50)).save(folder / "30.jpg")
+
+    assert open_refer(root, "refclef", "berkeley")[3].image == folder / "30.jpg"
+
+
 def test_open_refer_when_file_names_lead_elsewhere_then_the_id_names_the_image(release):
     images = [{"id": i, "file_name": name, "height": 50, "width": 100} for i, name in ((25, "../../x.jpg"), (30, None))]
     data = open_refer(release(REFS, document(images=images)))

@@ -435,3 +435,30 @@ def test_letterbox_when_arguments_are_wrong_then_value_error():
         frame.mask_to_canvas(np.zeros((40, 30), dtype=bool))
     with pytest.raises(ValueError, match="at least one pixel"):
         Letterbox.fit((0, 40), 64)
+
+
+# squash
+
+
+def test_squash_when_worked_by_hand_then_each_axis_has_its_scale_and_nothing_is_padded():
+    canvas, frame = letterbox(np.full((20, 40, 3), 7, np.uint8), 80, resize="squash")
+    assert (canvas == 7).all()
+    assert (frame.scale_xy, frame.pad_xy, frame.content_hw) == ((2, 4), (0, 0), (80, 80))
+    assert frame.box_to_canvas((10, 5, 20, 15)) == (20, 20, 40, 60)
+    assert frame.box_to_image((20, 20, 40, 60)) == (10, 5, 20, 15)
+
+
+def test_squash_when_a_mask_goes_and_comes_back_then_it_is_the_same():
+    mask = np.zeros((20, 40), bool)
+    mask[5:15, 10:20] = True
+    frame = Letterbox.fit((20, 40), 80, "squash")
+    canvas = frame.mask_to_canvas(mask)
+    assert canvas[21:59, 20:40].all()  # the corners are rounded off
+    assert not canvas[:20].any()
+    assert not canvas[:, 40:].any()
+    np.testing.assert_array_equal(frame.map_to_image(canvas.astype(np.float32)) >= 0.5, mask)
+
+
+def test_letterbox_when_the_way_to_resize_is_unknown_then_refused():
+    with pytest.raises(ValueError, match=r"expected resize out of \('letterbox', 'squash'\), got 'crop'"):
+        Letterbox.fit((20, 40), 80, "crop")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.language.directions import can_mirror, mirror_phrase, names_direction
+from deixis.language.directions import mirror_phrase, names_direction
 
 WORDS = (
     "left right leftmost rightmost left-hand righthand lefthand lft rt Left RIGHT left's lefts bright copyright "
@@ -32,6 +32,8 @@ PHRASES = st.lists(st.sampled_from(WORDS.split(" ")), max_size=9).map(" ".join)
         ("far left in front", "far right in front"),
         ("right now the left girl", "right now the right girl"),
         ("left left3 left_x", "right left3 right_x"),
+        ("what is left of the cake", "what is left of the cake"),
+        ("right of way sign on left", "right of way sign on right"),
         ("", ""),
     ],
 )
@@ -54,41 +56,8 @@ def test_mirror_phrase_when_any_text_then_twice_gives_it_back_or_changes_case_on
 
 @settings(max_examples=200, deadline=None)
 @given(PHRASES)
-def test_can_mirror_and_names_direction_when_mirrored_then_answer_the_same(phrase):
+def test_names_direction_when_mirrored_then_answer_the_same(phrase):
     assert names_direction(mirror_phrase(phrase)) == names_direction(phrase)
-
-
-@pytest.mark.parametrize(
-    "phrase",
-    [
-        "number 5 jersey",
-        "the word stop",
-        "sign that says left",
-        "dog at 3 o'clock",
-        "at 3 oclock",
-        "plane facing east",
-        "left-handed batter",
-        "the letter a",
-        'box with "milk" on it',
-        "player 7",
-        "bus 421",
-        "the northwest corner",
-        "starboard side",
-        "guy left behind",
-        "man left next to dog",
-        "rigth guy",
-    ],
-)
-def test_can_mirror_when_the_mirror_image_would_lie_then_false(phrase):
-    assert not can_mirror(phrase)
-
-
-@pytest.mark.parametrize(
-    "phrase",
-    ["left dog", "second from left", "2nd from right", "stop sign", "man's left hand", "clock", "right behind the man"],
-)
-def test_can_mirror_when_only_sides_change_then_true(phrase):
-    assert can_mirror(phrase)
 
 
 @pytest.mark.parametrize(

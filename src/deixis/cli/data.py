@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deixis.cli import data_convert
 from deixis.cli.ground import PICTURES
 from deixis.cli.running import check_writable, tell, tell_problems
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Write phrases for instances; look at samples; find anchors."
 )
+
+app.command("convert", no_args_is_help=True)(data_convert.convert)
 
 _DRAWN_FOR_ANCHORS = 2000
 

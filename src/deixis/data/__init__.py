@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from deixis.data import opening
+from deixis.data.opening import REFER, Opener
 from deixis.structures import Sample
 
 SCENES = ("scenes", "scenes+", "scenesg")
 """Drawn on the fly; they need no files."""
-REFER = {
-    "refcoco": ("refcoco", "unc"),
-    "refcoco+": ("refcoco+", "unc"),
-    "refcocog-umd": ("refcocog", "umd"),
-    "refcocog-google": ("refcocog", "google"),
-    "referit": ("refclef", "berkeley"),
-}
-"""Data sets of the `refer` release: the folder below the root, and who made the splits."""
-PUBLIC = ("flickr30k", "vg", "mixed")
-"""Public releases, whose readers are still to come."""
+PUBLIC = ("flickr30k", "vg", "grefcoco")
+"""Other public releases, read from a root."""
+FORMS = ("transvg", "seqtr", "mdetr", "mcn", "hf")
+"""Forms of files, by whose name the one file of a split below a root is read."""
+TO_COME = ("mixed",)
+"""Data sets whose readers are still to come."""
 
 _LIMIT_SEED = 0
 _SPLIT = re.compile(r"[A-Za-z0-9_+-]+")
@@ -32,15 +30,17 @@ def open_dataset(
 
     Args:
         name: ``scenes``, ``scenes+`` or ``scenesg``; or ``refcoco``, ``refcoco+``, ``refcocog-umd``,
-            ``refcocog-google`` or ``referit``, read from ``root`` (docs/datasets.md says what to put there); or a path
-            ending in .jsonl; or a path to a COCO instances file ending in .json, for whose instances phrases are
-            written.
+            ``refcocog-google``, ``referit``, ``flickr30k``, ``vg`` or ``grefcoco``, read from ``root``
+            (docs/datasets.md says what to put there); or ``transvg``, ``seqtr``, ``mdetr``, ``mcn`` or ``hf``, for the
+            one file of that form below ``root`` whose name tells the split; or a path: .jsonl; .pth of TransVG; .txt
+            of MCN; .json of SeqTR, MDETR, gRefCOCO or Visual Genome, which its head tells, or else a COCO instances
+            file, for whose instances phrases are written; or a folder of a release or of Hugging Face ``datasets``.
         split: for scenes ``train``, ``val``, ``testA`` or ``testB``, by default ``val``; for public releases the
             splits in `deixis.data.refer.SPLITS`, by default ``val``; for COCO instances ``train``, ``val``, ``test``
             or ``all``, by default ``test``, the images whose id is divisible by 7; for JSONL the lines that name this
             split, by default all lines.
-        root: the folder of a public release; or that of the images of a COCO instances file, by default beside the
-            file. Others need none.
+        root: the folder of a public release; or that of the images of a file, by default beside the file. Others
+            need none.
         limit: at most so many samples: the first of a seeded shuffle of the images, so the same at every call, and
             all phrases of an image stay together. Drawn scenes are in random order already: there, the first.
 
@@ -56,15 +56,20 @@ def open_dataset(
     text = str(name)
     opener = _OPENERS.get(text) or _OPENERS.get(Path(text).suffix.lower())
     if opener is not None:
-        return opener(text, split or default_split(text), root, limit)
-    known = f"{', '.join([*SCENES, *REFER])}, a path ending in .jsonl or a COCO instances file ending in .json"
-    why = "has no reader yet" if text in PUBLIC else "is none of them"
+        return opener(text, split, root, limit)
+    if Path(text).is_dir():
+        return opening.open_folder(text, split, root, limit)
+    known = f"{', '.join([*SCENES, *REFER, *PUBLIC, *FORMS])}, a path ending in .jsonl, .json, .pth or .txt, a folder"
+    why = "has no reader yet" if text in TO_COME else "is none of them"
     raise ValueError(f"expected a data set out of {known}, got {text!r}, which {why}; choose one of these")
 
 
 def default_split(name: str | Path) -> str | None:
     """The split that is opened where none is named; None where all lines are."""
-    return _DEFAULT_SPLITS.get(str(name)) or _DEFAULT_SPLITS.get(Path(name).suffix.lower())
+    text, suffix = str(name), Path(name).suffix.lower()
+    if suffix == ".json" and Path(name).is_file():
+        return opening.default_json_split(text)
+    return _DEFAULT_SPLITS.get(text) or _DEFAULT_SPLITS.get(suffix)
 
 
 def parse_dataset_spec(spec: str) -> tuple[str, str | None]:
@@ -94,21 +99,7 @@ def parse_dataset_spec(spec: str) -> tuple[str, str | None]:
 def _open_scenes(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
     from deixis.data.scenes import open_scenes
 
-    assert split is not None
-    return open_scenes(name, split, n=limit)
-
-
-def _open_refer(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
-    from deixis.data.refer import open_refer
-
-    assert split is not None
-    dataset, split_by = REFER[name]
-    if root is None:
-        raise ValueError(
-            f"expected a root, the folder that holds {dataset!r} and the images, got none for {name!r}; "
-            "name it with root or --root"
-        )
-    return open_refer(root, dataset, split_by, split, limit=limit)
+    return open_scenes(name, split or "val", n=limit)
 
 
 def _open_lines(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
@@ -120,22 +111,17 @@ def _open_lines(name: str, split: str | None, root: str | Path | None, limit: in
     return ReadSamples(_first_by_image(samples, limit), [f"{name!r}, {problem}" for problem in problems])
 
 
-def _open_written(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
-    from deixis.data.written import WrittenPhrases
-
-    assert split is not None
-    return WrittenPhrases(name, root, split=split, limit=limit)
-
-
-_Opener = Callable[[str, str | None, str | Path | None, int | None], Sequence[Sample]]
-_OPENERS: dict[str, _Opener] = {
+_OPENERS: dict[str, Opener] = {
     **dict.fromkeys(SCENES, _open_scenes),
-    **dict.fromkeys(REFER, _open_refer),
+    **dict.fromkeys(REFER, opening.open_refer_release),
+    **dict.fromkeys((*PUBLIC, *FORMS), opening.open_public),
     ".jsonl": _open_lines,
-    ".json": _open_written,
+    ".json": opening.open_json,
+    ".pth": opening.open_torch,
+    ".txt": opening.open_text,
 }
-"""By a data set's name, or by how its file's name ends: (name, split, root, limit) -> samples."""
-_DEFAULT_SPLITS = {**dict.fromkeys((*SCENES, *REFER), "val"), ".json": "test"}
+"""By a data set's name, or by how its file's name ends."""
+_DEFAULT_SPLITS = {**dict.fromkeys((*SCENES, *REFER, "flickr30k", "grefcoco"), "val"), "vg": "all", ".json": "test"}
 
 
 def _first_by_image(samples: list[Sample], limit: int | None) -> list[Sample]:

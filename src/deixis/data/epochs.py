@@ -1,29 +1,53 @@
-"""Training batches of a data set that brings its own expressions: every referent once an epoch."""
+"""Training batches of a data set that brings its own expressions: every referent, or expression, once an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from deixis.data.loading import CanvasRules, Picture, Target, TrainingBatch, collate
+from deixis.data.pipelines import Pipeline
+from deixis.data.transforms import View
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import read_mask
+from deixis.language.phrases import VisibleInstance
 from deixis.structures import Sample
+
+ONE_PER = ("referent", "expression")
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """Referents in a new order each epoch, each with one of its expressions drawn at random. MCN section 4.3."""
+    """Referents, or expressions, in a new order each epoch.
+
+    What is drawn for one of them, its expression and its augmentation, follows from (seed, epoch, its index) alone:
+    no number of workers, size of batch or damaged neighbour changes it.
+    """
 
     samples: Sequence[Sample]
     referents: Sequence[Sequence[int]]
     """Indices of ``samples``: one group of expressions a referent."""
+    augment: Pipeline | None = None
+    one_per: str = "referent"
+    """``referent``: an expression of each, drawn at random (MCN section 4.3); ``expression``: all of them (SMCIM)."""
+
+    def __post_init__(self) -> None:
+        if self.one_per not in ONE_PER:
+            raise ValueError(f"expected one_per out of {ONE_PER}, got {self.one_per!r}; choose one")
+
+    @cached_property
+    def _groups(self) -> Sequence[Sequence[int]]:
+        """Groups of expressions of which each gives one picture an epoch."""
+        if self.one_per == "referent":
+            return self.referents
+        return [[one] for group in self.referents for one in group]
 
     def num_steps(self, images: int) -> int:
         """Batches of ``images`` pictures in an epoch; the last one of an epoch may be smaller."""
-        return -(-len(self.referents) // images)
+        return -(-len(self._groups) // images)
 
     def batch(
         self,
@@ -38,26 +62,35 @@ class Epochs:
     ) -> TrainingBatch:
         """The batch of that step, with up to ``phrases`` expressions of each referent.
 
-        A referent whose image cannot be read is passed over. Where that is so of a whole batch, the next one of the
-        epoch's order that can be read stands in; ValueError if there is none.
+        A picture that cannot be read is passed over. Where that is so of a whole batch, the next one of the epoch's
+        order that can be read stands in; ValueError if there is none.
         """
         epoch, place = divmod(step, self.num_steps(images))
-        order = np.random.default_rng((seed, epoch)).permutation(len(self.referents))
-        rng = np.random.default_rng((seed, epoch, place))
+        order = np.random.default_rng((seed, epoch)).permutation(len(self._groups))
         pictures, problem = [], "no referents"
         own = len(order[place * images : (place + 1) * images])
-        for count, referent in enumerate(np.roll(order, -place * images)):
+        for count, index in enumerate(np.roll(order, -place * images)):
             if count >= own and pictures:
                 break
-            group = self.referents[referent]
+            group = self._groups[index]
+            rng = np.random.default_rng((seed, epoch, index, 1))
             chosen = rng.permutation(len(group))[:phrases]
             try:
-                pictures.append(_picture([self.samples[group[one]] for one in chosen]))
+                pictures.append(self._picture([self.samples[group[one]] for one in chosen], rng, size, rules))
             except (OSError, ValueError) as error:
                 problem = str(error)
         if not pictures:
             raise ValueError(f"expected images that can be read, got none of {len(order)} referents ({problem})")
-        return collate(pictures, size, rng, absent, rules)
+        return collate(pictures, size, np.random.default_rng((seed, epoch, place, 2)), absent, rules)
+
+    def _picture(self, samples: list[Sample], rng: np.random.Generator, size: int, rules: CanvasRules) -> Picture:
+        image = read_image(samples[0].image)
+        masks = [None if s.mask is None else read_mask(s.mask, image.shape[:2]) for s in samples]
+        targets = [Target(s.phrase, s.box_xyxy_px, m, s.category or "") for s, m in zip(samples, masks, strict=True)]
+        present = frozenset(i.category for i in samples[0].instances) or None
+        if self.augment is None or self.augment == Pipeline():
+            return Picture(image, targets, present)
+        return _augmented(self.augment, Picture(image, targets, present), samples[0], rng, size, rules)
 
 
 def group_by_referent(samples: Sequence[Sample]) -> list[list[int]]:
@@ -68,9 +101,32 @@ def group_by_referent(samples: Sequence[Sample]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _picture(samples: list[Sample]) -> Picture:
-    image = read_image(samples[0].image)
-    masks = [None if s.mask is None else read_mask(s.mask, image.shape[:2]) for s in samples]
-    targets = [Target(s.phrase, s.box_xyxy_px, mask, s.category or "") for s, mask in zip(samples, masks, strict=True)]
-    present = frozenset(i.category for i in samples[0].instances)
-    return Picture(image, targets, present or None)
+def _augmented(
+    augment: Pipeline, picture: Picture, sample: Sample, rng: np.random.Generator, size: int, rules: CanvasRules
+) -> Picture:
+    """The picture on its canvas, moved; the things that its sample lists decide what its phrases allow."""
+    meant = [
+        VisibleInstance(category=target.category, box_xyxy_px=target.box_xyxy_px, mask=target.mask)
+        for target in picture.targets
+        if target.box_xyxy_px is not None
+    ]
+    rivals = [
+        VisibleInstance(category=instance.category, box_xyxy_px=instance.box_xyxy_px, is_crowd=instance.is_crowd)
+        for instance in sample.instances
+        if instance.box_xyxy_px != sample.box_xyxy_px
+    ]
+    placed = augment.on_canvas(
+        View(picture.image, (*meant, *rivals)),
+        [target.phrase for target in picture.targets],
+        rng,
+        size,
+        resize=rules.resize,
+        fill=rules.fill,
+        meant=len(meant),
+    )
+    seen = iter(placed.view.instances)
+    targets = []
+    for target, phrase in zip(picture.targets, placed.phrases, strict=True):
+        moved = None if target.box_xyxy_px is None else next(seen)
+        targets.append(Target(phrase, moved and moved.box_xyxy_px, moved and moved.mask, target.category))
+    return replace(picture, image=placed.view.image, targets=targets, content_xyxy_px=placed.content_xyxy_px)

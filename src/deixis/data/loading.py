@@ -55,6 +55,8 @@ class Picture:
     targets: list[Target]
     categories: frozenset[str] | None
     things: list[Thing] = field(default_factory=list)
+    content_xyxy_px: BoxXyxy | None = None
+    """Where the photo lies in ``image``, if that is a canvas already; None: it is all of it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class CanvasRules:
     """``area``: the share of the cell that is covered; ``nearest``: whether its middle pixel is."""
     fill: int = FILL
     """Grey of the canvas around the picture."""
+    resize: str = "letterbox"
+    """``letterbox``, or ``squash``: see `Letterbox.fit`."""
 
 
 class Source(Protocol):
@@ -253,7 +257,7 @@ def collate(
     rules: CanvasRules = CanvasRules(),
 ) -> TrainingBatch:
     """Put pictures on canvases of side ``size`` and their targets into arrays."""
-    boards = [letterbox(p.image, size, rules.fill) for p in pictures]
+    boards = [letterbox(p.image, size, rules.fill, rules.resize) for p in pictures]
     rows = [(i, t) for i, p in enumerate(pictures) for t in p.targets]
     rows += absent_targets(pictures, rng, absent)
     grid = size // rules.mask_stride
@@ -268,7 +272,7 @@ def collate(
     thing_index, thing_cells, thing_labels = _things_on_grid(pictures, [frame for _, frame in boards], size)
     return TrainingBatch(
         pixels=np.stack([board for board, _ in boards]),
-        content=np.stack([content_of(frame) for _, frame in boards]),
+        content=np.stack([content_of(f, p.content_xyxy_px) for p, (_, f) in zip(pictures, boards, strict=True)]),
         phrases=[t.phrase for _, t in rows],
         image_index=np.array([i for i, _ in rows], np.int64),
         boxes=boxes,
@@ -299,10 +303,11 @@ def _things_on_grid(
     )
 
 
-def content_of(frame: Letterbox) -> NDArray[np.float32]:
-    """The picture's xyxy on the canvas as fractions of it."""
+def content_of(frame: Letterbox, content_xyxy_px: BoxXyxy | None = None) -> NDArray[np.float32]:
+    """The picture's xyxy on the canvas as fractions of it; ``content_xyxy_px`` is a part of the image, else all."""
     height, width = frame.hw
-    return (np.asarray(frame.box_to_canvas((0, 0, width, height))) / frame.size).astype(np.float32)
+    content = frame.box_to_canvas(content_xyxy_px or (0, 0, width, height))
+    return (np.asarray(content) / frame.size).astype(np.float32)
 
 
 def mask_on_grid(mask: NDArray[np.bool_], frame: Letterbox, grid: int, rule: str = "area") -> NDArray[np.float32]:

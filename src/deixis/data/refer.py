@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,9 @@ from typing import NamedTuple, cast, overload
 
 import numpy as np
 
-from deixis.data.refer_instances import Key, Record, ReferInstances, read_key, read_words
+from deixis.data.image_folders import Key, Layout, find_layout
+from deixis.data.refer_cache import Expression, Instances, SplitRead, cache_file, load_split, store_split
+from deixis.data.refer_instances import Record, ReferInstances, read_key, read_words
 from deixis.data.restricted_pickle import load_refs
 from deixis.structures import Instance, Sample
 
@@ -32,43 +33,6 @@ SPLITS: dict[tuple[str, str], tuple[str, ...]] = {
 
 MAX_SENTENCES = 5_000_000
 _LIMIT_SEED = 0
-_PROBED_IMAGES = 16
-_COCO_FOLDERS = (
-    "images/mscoco/images/train2014",
-    "images/mscoco/train2014",
-    "images/train2014",
-    "images/coco/train2014",
-    "coco/images/train2014",
-    "coco/train2014",
-    "mscoco/train2014",
-    "train2014",
-    "images/mscoco/images/train2017",
-    "images/train2017",
-    "coco/train2017",
-    "train2017",
-    "images",
-    "",
-)
-_SAIAPR_FOLDERS = (
-    "images/saiapr_tc-12",
-    "saiapr_tc-12",
-    "images/saiaprtc12",
-    "images/referit/images",
-    "referit/images",
-    "images",
-    "",
-)
-
-
-class _Expression(NamedTuple):
-    """A sentence and the thing that it means; ``place`` is the thing's among those of its image."""
-
-    id: str
-    phrase: str
-    referent: Key
-    split: str
-    image: Key
-    place: int
 
 
 class Refer(Sequence[Sample]):
@@ -88,9 +52,9 @@ class Refer(Sequence[Sample]):
 
     def __init__(
         self,
-        expressions: Sequence[_Expression],
-        instances: ReferInstances,
-        layout: _Layout,
+        expressions: Sequence[Expression],
+        instances: Instances,
+        layout: Layout,
         problems: Iterable[str],
         left_out: int,
     ) -> None:
@@ -120,7 +84,7 @@ class Refer(Sequence[Sample]):
             return [self._sample(expression) for expression in self._expressions[index]]
         return self._sample(self._expressions[index])
 
-    def _sample(self, expression: _Expression) -> Sample:
+    def _sample(self, expression: Expression) -> Sample:
         instances = self._instances(expression.image)
         meant = instances[expression.place]
         return Sample(
@@ -173,19 +137,34 @@ def open_refer(
         known = "; ".join(f"{name} {by}: {', '.join(splits)}" for (name, by), splits in SPLITS.items())
         raise ValueError(f"expected one of these splits ({known}), got {(dataset, split_by, split)!r}; choose one")
     folder = _release_folder(Path(root), dataset, split_by)
+    expressions, instances, problems, left_out = _read_split(folder, split_by, split)
+    if limit is not None:
+        expressions = _first(expressions, limit)
+    bases = [Path(root)] if folder != Path(root) else [Path(root), folder.resolve().parent]
+    images = [(image, instances.images[image].file_name) for image in dict.fromkeys(one.image for one in expressions)]
+    layout = find_layout(bases, "saiapr" if dataset == "refclef" else "coco", images, need_images)
+    return Refer(expressions, instances, layout, problems, left_out)
+
+
+def _read_split(folder: Path, split_by: str, split: str) -> SplitRead:
+    """A split out of its copy in the cache, or out of the release's files, of which then a copy is kept."""
+    files = (folder / f"refs({split_by}).p", folder / "instances.json")
+    copy = cache_file(files, split)
+    known = None if copy is None else load_split(copy, files)
+    if known is not None:
+        return known
     reading = _Reading()
-    pending = reading.expressions(load_refs(folder / f"refs({split_by}).p"), split)
-    instances = ReferInstances.read(folder / "instances.json", {one.image for one in pending})
+    pending = reading.expressions(load_refs(files[0]), split)
+    instances = ReferInstances.read(files[1], {one.image for one in pending})
     expressions = _by_image(reading.resolve(pending, instances))
     problems = [*reading.problems, *instances.other_problems({(one.image, one.annotation) for one in pending})]
     if not expressions:
         why = problems[0] if problems else f"the referents there are of the splits {sorted(reading.splits)!r}"
         raise ValueError(f"expected expressions of the split {split!r} in {str(folder)!r}, got none ({why}); check it")
-    if limit is not None:
-        expressions = _first(expressions, limit)
-    bases = [Path(root)] if folder != Path(root) else [Path(root), folder.resolve().parent]
-    layout = _find_images(bases, dataset, expressions, instances, need_images)
-    return Refer(expressions, instances, layout, problems, reading.left_out)
+    read = SplitRead(expressions, instances, problems, reading.left_out)
+    if copy is not None:
+        store_split(copy, files, read)
+    return read
 
 
 def _release_folder(root: Path, dataset: str, split_by: str) -> Path:
@@ -276,7 +255,7 @@ class _Reading:
         if self.count > MAX_SENTENCES:  # a small pickle may name one long list of sentences very often
             raise ValueError(f"expected at most {MAX_SENTENCES} expressions, got more; check the file of referents")
 
-    def resolve(self, pending: list[_Pending], instances: ReferInstances) -> Iterator[_Expression]:
+    def resolve(self, pending: list[_Pending], instances: ReferInstances) -> Iterator[Expression]:
         """The expressions whose thing can be read."""
         for one in pending:
             place = instances.places.get((one.image, one.annotation))
@@ -287,7 +266,7 @@ class _Reading:
                 )
                 self.leave_out(one.where, why)
             else:
-                yield _Expression(one.id, one.phrase, one.referent, one.split, one.image, place)
+                yield Expression(one.id, one.phrase, one.referent, one.split, one.image, place)
 
 
 def _is_in(named: str, split: str) -> bool:
@@ -298,50 +277,16 @@ def _is_in(named: str, split: str) -> bool:
     return named == split
 
 
-def _by_image(expressions: Iterable[_Expression]) -> list[_Expression]:
+def _by_image(expressions: Iterable[Expression]) -> list[Expression]:
     """Those of an image together, so that one look at it serves all; images in the order of the file."""
-    groups: dict[Key, list[_Expression]] = {}
+    groups: dict[Key, list[Expression]] = {}
     for expression in expressions:
         groups.setdefault(expression.image, []).append(expression)
     return [expression for group in groups.values() for expression in group]
 
 
-def _first(expressions: list[_Expression], limit: int) -> list[_Expression]:
+def _first(expressions: list[Expression], limit: int) -> list[Expression]:
     images = list(dict.fromkeys(expression.image for expression in expressions))
     order = np.random.default_rng(_LIMIT_SEED).permutation(len(images))
     rank = {images[index]: position for position, index in enumerate(order)}
     return sorted(expressions, key=lambda expression: rank[expression.image])[:limit]
-
-
-class _Layout(NamedTuple):
-    """Where the images are and what they are called."""
-
-    folder: Path
-    name: str
-
-    def path(self, image: Key, file_name: str) -> Path:
-        return self.folder / self.name.format(image=image, file=file_name, base=Path(file_name).name)
-
-
-_NAMES = ("{file}", "{base}", "COCO_train2014_{image:0>12}.jpg", "{image:0>12}.jpg", "{image}.jpg")
-
-
-def _find_images(
-    bases: list[Path], dataset: str, expressions: list[_Expression], instances: ReferInstances, need_images: bool
-) -> _Layout:
-    """The first folder and way of naming under which most of some images are there."""
-    images = list(dict.fromkeys(expression.image for expression in expressions))
-    step = math.ceil(len(images) / _PROBED_IMAGES)
-    probed = [(image, instances.images[image].file_name) for image in images[::step]]
-    folders = [base / name for base in bases for name in (_SAIAPR_FOLDERS if dataset == "refclef" else _COCO_FOLDERS)]
-    layouts = [_Layout(folder, name) for folder in folders if folder.is_dir() for name in _NAMES]
-    hits = [sum(one.path(*image).is_file() for image in probed) for one in layouts]
-    if any(hits):
-        return layouts[hits.index(max(hits))]
-    if not need_images:
-        return _Layout(folders[0], _NAMES[0])
-    example = probed[0][1] or f"the image {probed[0][0]!r}"
-    raise FileNotFoundError(
-        f"expected the images, such as {example!r}, in {str(folders[0])!r}, got none there nor in any of "
-        f"{[str(folder) for folder in folders[1:]]}; put or link the folder of images there"
-    )

@@ -7,28 +7,19 @@ rest is kept as arrays of numbers: eight bytes a coordinate instead of thirty-tw
 from __future__ import annotations
 
 import json
-import math
 import reprlib
-from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
-import numpy as np
+from deixis.data.annotation_fields import four_numbers
+from deixis.data.image_folders import Key
+from deixis.data.packed_masks import PackedMask, pack_mask, pack_polygons, unpack_mask
+from deixis.structures import BoxXyxy, Instance
 
-from deixis.data.annotation_fields import four_numbers, mask_from_json
-from deixis.geometry.masks import decode_rle, encode_rle
-from deixis.structures import BoxXyxy, Instance, Mask, Rle
-
-Key = int | str
-"""An id: a whole number, or text where the release has text (the things of ReferItGame)."""
 Record = dict[str, object]
-
-
-PackedMask: TypeAlias = "tuple[array[float], ...] | Rle | None"
-"""Polygons, an array [x, y, x, y, ...] each; or run lengths."""
 
 
 class _Thing(NamedTuple):
@@ -82,7 +73,7 @@ class ReferInstances:
         """The things annotated in a needed image, in the file's order."""
         return tuple(
             Instance(
-                category=one.category, box_xyxy_px=one.box_xyxy_px, mask=_unpacked(one.mask), is_crowd=one.is_crowd
+                category=one.category, box_xyxy_px=one.box_xyxy_px, mask=unpack_mask(one.mask), is_crowd=one.is_crowd
             )
             for one in self.things.get(image, ())
         )
@@ -154,15 +145,10 @@ class ReferInstances:
         if isinstance(segmentation, tuple):  # packed while the text was parsed
             return segmentation
         try:
-            if isinstance(segmentation, list) and isinstance(segmentation[0], dict):
-                return _union(segmentation)
-            mask = mask_from_json(segmentation)
+            return pack_mask(segmentation)
         except ValueError as error:
             self.problems.append(f"{where}, read without its mask: {error}")
             return None
-        return (
-            mask if isinstance(mask, dict) else tuple(array("d", polygon) for polygon in cast(list[list[float]], mask))
-        )
 
 
 _NOT_NEEDED = object()
@@ -178,7 +164,7 @@ def _parse(path: Path, needed: set[Key]) -> dict[str, list[object]]:
                     return _NOT_NEEDED
             except ValueError:
                 return record
-            record["segmentation"] = _packed(record.get("segmentation"))
+            record["segmentation"] = pack_polygons(record.get("segmentation"))
         return record
 
     try:
@@ -195,38 +181,6 @@ def _parse(path: Path, needed: set[Key]) -> dict[str, list[object]]:
                 "put the instances.json of the release there"
             )
     return document
-
-
-def _packed(segmentation: object) -> object:
-    """Good polygons as a tuple of arrays; anything else as it came."""
-    if not isinstance(segmentation, list) or not all(_is_polygon(polygon) for polygon in segmentation):
-        return segmentation
-    return tuple(array("d", polygon) for polygon in segmentation) or None
-
-
-def _is_polygon(value: object) -> bool:
-    """What `mask_from_json` takes for a polygon, found with a tenth of the work."""
-    if not isinstance(value, list) or len(value) < 6 or len(value) % 2 or not set(map(type, value)) <= {int, float}:
-        return False
-    return max(map(abs, value)) < 1e9 and math.isfinite(sum(value))
-
-
-def _unpacked(mask: PackedMask) -> Mask | None:
-    return [polygon.tolist() for polygon in mask] if isinstance(mask, tuple) else mask
-
-
-def _union(parts: list[object]) -> Rle:
-    """The run lengths of ReferItGame stand in a list: one for each part of the thing."""
-    masks = [mask_from_json(part) for part in parts]
-    if not all(isinstance(mask, dict) for mask in masks):
-        raise ValueError(f"expected run lengths alone, got {reprlib.repr(parts)}; correct it or leave it out")
-    whole = cast(list[Rle], masks)
-    if len(whole) == 1:
-        return whole[0]
-    decoded = [decode_rle(mask) for mask in whole]
-    if len({mask.shape for mask in decoded}) > 1:
-        raise ValueError("expected run lengths of one size, got several; correct them or leave them out")
-    return encode_rle(np.logical_or.reduce(decoded))
 
 
 def read_key(record: Record, name: str) -> Key:

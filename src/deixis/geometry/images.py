@@ -32,6 +32,8 @@ FILL = 114
 """Grey of the canvas around a letterboxed image."""
 MAX_FILE_BYTES = 512 * 1024**2
 """Files with more bytes are refused before they are read."""
+RESIZES = ("letterbox", "squash")
+"""How an image comes to the canvas: in its shape with grey around it, or stretched to fill it."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """The formats that are tried. Pillow knows more, some of which start other programs or parse without bounds."""
 
@@ -112,7 +114,8 @@ def read_mask_file(path: Path) -> NDArray[np.bool_]:
 class Letterbox:
     """How an image of ``hw`` lies in a square canvas of ``size`` pixels, and the exact way back.
 
-    The content is rounded to whole pixels, so the two axes' scales differ by a trace; both are kept exact.
+    Squashed, the image fills the canvas, with a scale of its own along each axis. Else the content is rounded to whole
+    pixels, so the two axes' scales differ by a trace. Both are kept exact.
     """
 
     hw: tuple[int, int]
@@ -125,10 +128,17 @@ class Letterbox:
     """Canvas pixels to the left of and above the content."""
 
     @classmethod
-    def fit(cls, hw: tuple[int, int], size: int) -> Letterbox:
-        """Centre an image of ``hw`` in a canvas of ``size`` so that its longer side fills the canvas."""
+    def fit(cls, hw: tuple[int, int], size: int, resize: str = "letterbox") -> Letterbox:
+        """Centre an image of ``hw`` in a canvas of ``size`` so that its longer side fills the canvas.
+
+        With ``resize`` of ``squash`` both sides do, whatever becomes of the image's shape.
+        """
         if min(*hw, size) < 1:
             raise ValueError(f"expected sides of at least one pixel, got an image of {hw!r} and a canvas of {size!r}")
+        if resize not in RESIZES:
+            raise ValueError(f"expected resize out of {RESIZES}, got {resize!r}; choose one")
+        if resize == "squash":
+            return cls(hw=hw, size=size, content_hw=(size, size), pad_xy=(0, 0))
         scale = size / max(hw)
         height, width = (min(size, max(1, round(side * scale))) for side in hw)
         return cls(hw=hw, size=size, content_hw=(height, width), pad_xy=((size - width) // 2, (size - height) // 2))
@@ -192,18 +202,21 @@ class Letterbox:
         return np.array(source.resize((self.hw[1], self.hw[0]), Image.Resampling.BILINEAR, box=content))
 
 
-def letterbox(image: NDArray[np.uint8], size: int, fill: int = FILL) -> tuple[NDArray[np.uint8], Letterbox]:
+def letterbox(
+    image: NDArray[np.uint8], size: int, fill: int = FILL, resize: str = "letterbox"
+) -> tuple[NDArray[np.uint8], Letterbox]:
     """Fit an image into a square canvas, keeping its shape.
 
     Args:
         image: uint8 [H, W, 3].
         size: side of the canvas in pixels.
         fill: grey value of the padding.
+        resize: ``letterbox``; ``squash`` gives the shape up and leaves no padding.
 
     Returns:
         The canvas, uint8 [size, size, 3] (bilinear, antialiased when it shrinks), and the way back.
     """
-    frame = Letterbox.fit((image.shape[0], image.shape[1]), size)
+    frame = Letterbox.fit((image.shape[0], image.shape[1]), size, resize)
     height, width = frame.content_hw
     content = image
     if frame.content_hw != frame.hw:

@@ -1,4 +1,4 @@
-"""Left and right in phrases: mirror them with the image, whole words only, or say that this cannot be done."""
+"""Left and right in phrases: mirror them with the image, whole words only; `deixis.language.truth` says when not to."""
 
 from __future__ import annotations
 
@@ -25,27 +25,12 @@ _CLOSELY = (
     r"after|before|between|around|on\s+top|over"
 )
 _NEVER_A_SIDE = re.compile(
-    r"right\s+(?:now|there|here|where|away|angles?|side\s+up|side\s+out)|left\s+(?:over|overs|alone|open|out|behind)"
+    r"right\s+(?:now|there|here|where|away|angles?|of\s+way|side\s+up|side\s+out)|"
+    r"left\s+(?:over|overs|alone|open|out|behind)"
 )
+_WHAT_REMAINS = re.compile(r"(?<![^\W_])what(?:['’]?s|\s+is|\s+was)?\s+$")
 _INTENSIFIER = re.compile(rf"(?:left|right)\s+(?:{_CLOSELY})(?![^\W_])")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+(?:'s)?)[\s,.;:]*$")
-
-_TO_BE_READ = re.compile(
-    r"""(?<![^\W_])(?:
-        numbers? | numbered | no\. | nr\.? | digits? | letters? | lettering | lettered | text | words? | wording |
-        says | saying | reads | written | writing | spells? | spelled | spelling | logos? | labell?ed | inscription |
-        initials | captions? | titled | slogan | licen[cs]e\s+plate |
-        o['’]?\s?clock | clockwise | counter-?clockwise | anti-?clockwise |
-        (?:north|south)?-?(?:east|west) | eastern | western | easterly | westerly |
-        (?:left|right)-?\s?handed | left(?:y|ies) | right(?:y|ies) | south\s?paw |
-        ri(?:gth|hgt|gt|ghtt)|rght|lef|leftt|  # misspelt sides cannot be swapped for sure
-        port\s+side | starboard | driver['’]?s?\s+side | passenger['’]?s?\s+side | mirrored | backwards\s+text
-    )(?![^\W_])""",
-    re.VERBOSE,
-)
-_FIGURES = re.compile(r"\d+(?:st|nd|rd|th)?(?![^\W_])|\d")
-_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)(?![^\W_])")
-_QUOTED = re.compile(r"[\"“”‘]|(?:^|\s)['’][^'’]+['’](?:\s|$)")
 
 _DIRECTIONS = frozenset(
     (
@@ -62,12 +47,12 @@ def mirror_phrase(phrase: str) -> str:
 
     Whole words only ("bright", "copyright", "leftover" stay), in their case, with the endings and abbreviations that
     people use (leftmost, left-hand, lft, rt). "right" that means "just" stays ("right behind the dog"), and so, that
-    mirroring twice gives the phrase back, does "left" in the same place; `can_mirror` is false for that.
+    mirroring twice gives the phrase back, does "left" in the same place; `truth.can_mirror` is false for that.
 
     >>> mirror_phrase("Left bright shirt, right next to the leftmost dog")
     'Right bright shirt, right next to the rightmost dog'
     """
-    kept = _kept_spans(phrase)
+    kept = kept_spans(phrase)
 
     def swap(match: re.Match[str]) -> str:
         word = match.group()
@@ -79,33 +64,12 @@ def mirror_phrase(phrase: str) -> str:
     return _WORD.sub(swap, phrase)
 
 
-def can_mirror(phrase: str) -> bool:
-    """Whether `mirror_phrase` surely gives a phrase that is true of the mirrored image.
-
-    False for phrases about what must be read (text, numbers, quoted words), clock positions, east and west,
-    handedness, a vehicle's sides, and for the few where "left" or "right" may be a side or not ("guy left behind").
-
-    >>> can_mirror("second from left"), can_mirror("number 5 jersey"), can_mirror("the dog at 3 o'clock")
-    (True, False, False)
-    """
-    lower = phrase.lower()
-    if _TO_BE_READ.search(lower) or _QUOTED.search(phrase):
-        return False
-    if any(_ORDINAL.fullmatch(match.group()) is None for match in _FIGURES.finditer(lower)):
-        return False
-    for start, end in _kept_spans(phrase):
-        words = lower[start:end]
-        if words.startswith("left") or re.search(r"in\s+front|in\s+back|in\s+the\s+middle|near|over", words):
-            return False
-    return True
-
-
 def names_direction(phrase: str) -> bool:
     """Whether the phrase says where in the image, by a whole word: left, top, middle, corner, upper, far and so on.
 
     Such a phrase may be untrue of a crop. "stop", "laptop", "bright" and "right behind" name no direction.
     """
-    kept = _kept_spans(phrase)
+    kept = kept_spans(phrase)
     for match in _WORD.finditer(phrase):
         word = match.group().lower()
         if word in _DIRECTIONS and not any(start <= match.start() < end for start, end in kept):
@@ -113,8 +77,8 @@ def names_direction(phrase: str) -> bool:
     return False
 
 
-def _kept_spans(phrase: str) -> list[tuple[int, int]]:
-    """Where "left" and "right" are no side; the same for a phrase and its mirror image."""
+def kept_spans(phrase: str) -> list[tuple[int, int]]:
+    """Where "left" and "right" are no side, as (start, end); the same for a phrase and its mirror image."""
     lower = phrase.lower()
     if len(lower) != len(phrase):  # a few letters of other scripts grow in lower case, and would shift the spans
         lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in phrase)
@@ -129,7 +93,7 @@ def _kept_spans(phrase: str) -> list[tuple[int, int]]:
 def _is_no_side(lower: str, start: int) -> bool:
     before = _WORD_BEFORE.search(lower[:start])
     last = before.group(1) if before else ""
-    if last == "all":
+    if last == "all" or _WHAT_REMAINS.search(lower[:start]):
         return True
     if last in _LOCATED or last in _SWAPS:
         return False
@@ -145,7 +109,7 @@ def _never_a_side(lower: str, start: int) -> re.Match[str] | None:
     rest = lower[start + len(side) :]
     match = _NEVER_A_SIDE.match(lower, start)
     if match is None and _NEVER_A_SIDE.match(other + rest) is not None:
-        match = re.compile(r"\w+\s+\w+(?:\s+(?:up|out))?").match(lower, start)
+        match = re.compile(r"\w+\s+\w+(?:\s+(?:up|out|way))?").match(lower, start)
     return match
 
 

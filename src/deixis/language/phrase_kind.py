@@ -1,0 +1,65 @@
+"""What a phrase rests on, read off its words: for data sets that do not say so themselves."""
+
+from __future__ import annotations
+
+import re
+
+from deixis.language.colours import COLOURS
+from deixis.language.directions import names_direction
+
+PHRASE_KINDS = ("negation", "ordinal", "relation", "location", "attribute", "plain")
+"""In the order in which they are looked for: a phrase of several kinds counts as the first of them."""
+
+_SAME = {"colour": "attribute", "size": "attribute"}
+
+
+def _words(*words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join(words)})(?![^\W_])")
+
+
+_NEGATION = _words("not", "no", "without", "isn't", "aren't", "doesn't", "don't", "never", "nobody", "none", "except")
+_ORDINAL = _words(
+    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"),
+    r"\d+(?:st|nd|rd|th)",
+)
+_RELATION = _words(
+    *("next to", "beside", "behind", "in front of", "near", "nearest to", "closest to", "above", "below", "under"),
+    *("underneath", "beneath", "between", "among", "against", "inside", "over", "on top of", "left of", "right of"),
+    *("holding", "carrying", "riding", "wearing", "sitting on", "standing on", "lying on", "leaning on", "touching"),
+    *("eating", "looking at", "pulling", "pushing", "facing", "surrounded by", "with"),
+)
+_ATTRIBUTE = _words(
+    *COLOURS,
+    *("grey", "dark", "light", "blonde", "bald", "striped", "dotted", "plaid", "checkered", "shiny", "wooden"),
+    *("big", "bigger", "biggest", "large", "larger", "largest", "small", "smaller", "smallest", "little", "tiny"),
+    *("tall", "taller", "tallest", "short", "shorter", "shortest", "old", "older", "oldest", "young", "younger"),
+    *("youngest", "long", "thin", "fat", "empty", "full", "open", "closed"),
+)
+
+
+def phrase_kind(phrase: str, stated: str | None = None) -> str:
+    """What the phrase rests on.
+
+    Args:
+        phrase: the words.
+        stated: what the data set says of it, which is believed; colour and size are attributes.
+
+    Returns:
+        ``stated``, or else one of `PHRASE_KINDS`. It is a rough guess by single words: good for comparing models
+        on the same phrases, not for counting what people say.
+
+    >>> phrase_kind("second guy from the left"), phrase_kind("red shirt"), phrase_kind("dog next to the man")
+    ('ordinal', 'attribute', 'relation')
+    """
+    if stated:
+        return _SAME.get(stated, stated)
+    lower = phrase.lower().replace("’", "'")
+    if _NEGATION.search(lower):
+        return "negation"
+    if _ORDINAL.search(lower):
+        return "ordinal"
+    if _RELATION.search(lower):
+        return "relation"
+    if names_direction(phrase):
+        return "location"
+    return "attribute" if _ATTRIBUTE.search(lower) else "plain"
