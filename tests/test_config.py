@@ -10,6 +10,7 @@ from deixis.config import (
     STRUCTURES,
     DeixisConfig,
     McnConfig,
+    SmcimConfig,
     config_from_dict,
     config_to_dict,
     has_word_pieces,
@@ -85,7 +86,8 @@ def test_merge_dim_when_asked_then_three_groups():
 @pytest.mark.parametrize(
     "values",
     [{"family": "other"}, {}, {"family": "deixis", "depth": 3}, {"family": "mcn", "depth": 3},
-     {"family": "mcn", "mask_dim": 8}, {"family": "deixis", "aspp_dim": 8}, [], None, "deixis"],
+     {"family": "mcn", "mask_dim": 8}, {"family": "deixis", "aspp_dim": 8}, {"family": "smcim", "aspp_dim": 8},
+     [], None, "deixis"],
 )  # fmt: skip
 def test_config_from_dict_when_it_is_no_such_config_then_one_sentence(values):
     with pytest.raises(ValueError, match="expected"):
@@ -117,11 +119,14 @@ def test_mcn_config_when_the_canvas_is_black_or_white_then_taken(fill):
 def test_config_from_dict_when_family_is_told_then_its_dataclass_with_its_defaults():
     assert config_from_dict({"family": "mcn"}) == McnConfig()
     assert config_from_dict({"family": "deixis"}) == DeixisConfig()
+    assert config_from_dict({"family": "smcim"}) == SmcimConfig()
     assert {type(config) for config in PRESETS.values()} == set(FAMILIES.values())
 
 
-def test_has_word_pieces_when_asked_then_with_minilm_alone():
-    assert {name for name, config in PRESETS.items() if has_word_pieces(config)} == {"deixis-tiny", "deixis-tiny-lite0"}
+def test_has_word_pieces_when_asked_then_with_bert_alone():
+    assert {name for name, config in PRESETS.items() if has_word_pieces(config)} == {
+        "deixis-tiny", "deixis-tiny-lite0", "smcim-r50", "smcim-r101", "smcim-tiny",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -165,3 +170,52 @@ def test_mcn_config_when_anchors_come_from_json_then_pairs_of_floats():
     assert McnConfig(anchors_px=[[10, 13], [16, 30.5]]).anchors_px == ((10.0, 13.0), (16.0, 30.5))  # pyright: ignore[reportArgumentType]
     assert McnConfig().anchors_px == ((137.0, 256.0), (248.0, 272.0), (386.0, 271.0))
     assert hash(McnConfig(anchors_px=[[1, 2]])) == hash(McnConfig(anchors_px=((1, 2),)))  # pyright: ignore[reportArgumentType]
+
+
+# the smcim family
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_encoder", ""), ("image_encoder", None), ("image_encoder", 50), ("text_encoder", " "),
+        ("image_size", 100), ("image_size", 0), ("image_size", 512.0), ("max_tokens", True), ("vocab_size", -1),
+        ("resize", "stretch"), ("projection", "conv5x5"), ("interaction", "CA2M"), ("position", None),
+        ("position_at", ""), ("activation", "tanh"), ("fill", -1), ("fill", 256), ("fill", 1.0),
+        ("dropout", 1), ("dropout", -0.1), ("dropout", float("nan")), ("dropout", "0.1"), ("dropout", False),
+        ("group_dim", 6), ("group_dim", 0), ("group_heads", 5), ("merge_heads", 7), ("text_heads", 5),
+        ("group_blocks", -1), ("group_blocks", 2.0), ("merge_blocks", 0), ("ffn_ratio", 0), ("text_layers", 0),
+        ("visual_features", ()), ("visual_features", (2, 3)), ("visual_features", (5, 4)), ("visual_features", 5),
+        ("visual_features", (3, 3)), ("visual_features", (3.0,)), ("visual_features", "345"), ("visual_features", None),
+        ("visual_features", ((3,),)), ("text_features", (0, 2)), ("text_features", (2, 4, 7)),
+        ("text_features", (True,)), ("text_features", {2: 4}),
+    ],
+)  # fmt: skip
+def test_smcim_config_when_a_value_cannot_be_then_one_sentence_names_field_and_value(field, value):
+    with pytest.raises(ValueError, match=field) as caught:
+        preset("smcim-tiny", **{field: value})
+    text = str(caught.value)
+    assert text.startswith("expected ")
+    assert repr(value) in text
+    assert "\n" not in text
+
+
+def test_smcim_config_when_as_printed_then_the_papers_numbers():
+    """SMCIM section IV-B."""
+    config = preset("smcim-r50")
+    assert (config.image_size, config.max_tokens, config.text_features) == (512, 40, (2, 4, 6))
+    assert (config.group_dim, config.merge_dim, config.group_heads, config.merge_heads) == (256, 768, 8, 12)
+    assert (config.ffn_ratio * config.group_dim, config.ffn_ratio * config.merge_dim) == (1024, 3072)
+    assert (len(config.text_features) * config.group_blocks, config.merge_blocks) == (6, 3)
+    assert preset("smcim-r101") == replace(config, image_encoder="resnet101")
+
+
+def test_smcim_config_when_features_come_from_json_then_tuples():
+    config = SmcimConfig(visual_features=[5], text_features=[1, 6])  # pyright: ignore[reportArgumentType]
+    assert (config.visual_features, config.text_features) == ((5,), (1, 6))
+    assert hash(config) == hash(SmcimConfig(visual_features=(5,), text_features=(1, 6)))
+
+
+def test_smcim_config_when_the_text_encoder_is_deeper_then_later_layers_can_be_read():
+    assert preset("smcim-r50", text_layers=12, text_features=(4, 8, 12)).text_features == (4, 8, 12)
+    assert preset("smcim-r50", group_blocks=0, merge_blocks=9).group_blocks == 0

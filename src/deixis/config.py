@@ -102,6 +102,10 @@ class McnConfig:
     """``official``: the bottom-up path starts from the map that GARAN refined; ``paper``: from the one before."""
     frozen_norm: str = "eval"
     """Batch-norm of the encoder's frozen part in training: ``eval`` (stored statistics) or ``batch`` (official)."""
+    coordinates: bool = False
+    """Whether the fusion sees where a cell lies, as two channels more of F_v1. Not in the paper."""
+    prior: float = 0.5
+    """What an untrained head gives for a cell or candidate. The official biases of 0 make it 0.5."""
     fusion_dim: int = 1024
     """Width of F_m1; the paper's text says 512."""
     dim: int = 512
@@ -145,6 +149,8 @@ class McnConfig:
             raise ValueError(f"expected fill to be a whole number in 0..255, got {self.fill!r}")
         if self.image_size % 32:
             raise ValueError(f"expected image_size to be a positive multiple of 32, got {self.image_size!r}")
+        if type(self.prior) is not float or not 0 < self.prior < 1:
+            raise ValueError(f"expected prior between 0 and 1, got {self.prior!r}")
         for name in ("dim", "text_dim"):
             if getattr(self, name) % self.garan_heads:
                 raise ValueError(f"expected garan_heads to divide {name}, got {self.garan_heads!r}")
@@ -183,8 +189,108 @@ STRUCTURES = (
 """MCN Table 3. 13 and 52 name the scale of the last map on a canvas of 416: strides 32 and 8."""
 JOINT_STRUCTURES = ("mcn", "only-head-different-13", "only-head-different-52", "only-backbone-shared")
 
-Config = DeixisConfig | McnConfig
-FAMILIES: dict[str, type[Config]] = {"deixis": DeixisConfig, "mcn": McnConfig}
+
+@dataclass(frozen=True, kw_only=True)
+class SmcimConfig:
+    """Paper 2: the box from the [CLS] token after multi-grained cross-modal attention. Tables III to V are fields."""
+
+    family: str = "smcim"
+    image_encoder: str = "resnet50"
+    """``resnet50``, ``resnet101``, ``darknet-tiny`` or the name or folder of a backbone of the transformers library."""
+    text_encoder: str = "bert"
+    """``bert`` of the sizes below, or the name or folder of a BERT-like model."""
+    image_size: int = 512
+    """Side of the square canvas, a multiple of 32."""
+    resize: str = "letterbox"
+    """"The input image is resized to 512x512": ``letterbox`` keeps the aspect and pads, ``squash`` does not."""
+    max_tokens: int = 40
+    """Longest phrase in tokens, [CLS] and [SEP] included; the rest of a longer one is cut off."""
+    vocab_size: int = 30522
+    text_dim: int = 768
+    text_layers: int = 6
+    text_heads: int = 12
+    visual_features: tuple[int, ...] = (3, 4, 5)
+    """Stages of the image encoder, out of 3 to 5: strides 8, 16, 32. Table III."""
+    text_features: tuple[int, ...] = (2, 4, 6)
+    """Layers of the text encoder after which its features are taken: one group each. Table III."""
+    projection: str = "conv3x3"
+    """Stages to C_0 channels at stride 16: ``conv1x1``, or ``conv3x3`` with a 3x3 convolution after the resizing."""
+    group_dim: int = 256
+    """C_0, the width of grouping."""
+    group_heads: int = 8
+    group_blocks: int = 2
+    """Blocks of each group; 0 leaves grouping out. Table IV counts those of all three groups: six."""
+    merge_blocks: int = 3
+    merge_heads: int = 12
+    ffn_ratio: int = 4
+    interaction: str = "ca2m"
+    """Table V: ``ca2m``, or ``encoder`` for transformer encoder layers on pixels and words side by side."""
+    position: str = "sine"
+    """Where a pixel stands: ``sine``, ``learned`` or ``none``."""
+    position_at: str = "both"
+    """``attention``: on queries and keys of each block; ``tokens``: on F_v^0, once; or ``both``."""
+    dropout: float = 0.1
+    activation: str = "relu"
+    """Of the feed-forward layers: ``relu`` or ``gelu``."""
+    fill: int = 114
+    """Grey of the canvas around the picture, 0 to 255: the mean of the photos that the encoders know."""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "resize": ("letterbox", "squash"),
+            "projection": ("conv1x1", "conv3x3"),
+            "interaction": ("ca2m", "encoder"),
+            "position": ("sine", "learned", "none"),
+            "position_at": ("both", "attention", "tokens"),
+            "activation": ("relu", "gelu"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"expected {name} to be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("image_encoder", "text_encoder"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"expected {name} to be a name or a folder, got {value!r}")
+        lowest = {"fill": 0, "group_blocks": 0}
+        for one in fields(self):
+            value, least = getattr(self, one.name), lowest.get(one.name, 1)
+            if one.type == "int" and (type(value) is not int or value < least):
+                raise ValueError(f"expected {one.name} to be a whole number from {least} on, got {value!r}")
+        if self.fill > 255:
+            raise ValueError(f"expected fill to be a whole number in 0..255, got {self.fill!r}")
+        if self.image_size % 32:
+            raise ValueError(f"expected image_size to be a positive multiple of 32, got {self.image_size!r}")
+        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"expected dropout in 0..1, got {self.dropout!r}")
+        self._check_widths()
+        for name, numbers in (("visual_features", range(3, 6)), ("text_features", range(1, self.text_layers + 1))):
+            object.__setattr__(self, name, _rising(name, getattr(self, name), numbers))
+
+    def _check_widths(self) -> None:
+        if self.group_dim % 4:
+            raise ValueError(f"expected group_dim to be a multiple of 4, got {self.group_dim!r}")
+        widths = {"group_heads": self.group_dim, "merge_heads": self.merge_dim, "text_heads": self.text_dim}
+        for name, width in widths.items():
+            if width % getattr(self, name):
+                raise ValueError(f"expected {name} to divide the width {width}, got {getattr(self, name)!r}")
+
+    @property
+    def merge_dim(self) -> int:
+        """C_1, the width of merging, whatever the number of groups: 768."""
+        return 3 * self.group_dim
+
+
+def _rising(name: str, given: object, allowed: range) -> tuple[int, ...]:
+    """Some of ``allowed``, JSON's list too, as a tuple."""
+    numbers = tuple(given) if isinstance(given, list | tuple) else ()
+    whole = all(type(n) is int and n in allowed for n in numbers)
+    if not numbers or not whole or list(numbers) != sorted(set(numbers)):
+        raise ValueError(f"expected {name} to be rising numbers in {allowed[0]}..{allowed[-1]}, got {given!r}")
+    return numbers
+
+
+Config = DeixisConfig | McnConfig | SmcimConfig
+FAMILIES: dict[str, type[Config]] = {"deixis": DeixisConfig, "mcn": McnConfig, "smcim": SmcimConfig}
 
 PRESETS: dict[str, Config] = {
     "deixis-tiny": DeixisConfig(),
@@ -199,6 +305,18 @@ PRESETS: dict[str, Config] = {
         aspp_dim=64,
         text_dim=256,
         word_dim=50,
+    ),
+    "smcim-r50": SmcimConfig(),
+    "smcim-r101": SmcimConfig(image_encoder="resnet101"),
+    "smcim-tiny": SmcimConfig(
+        image_encoder="darknet-tiny",
+        image_size=256,
+        text_dim=384,
+        group_dim=96,
+        group_heads=4,
+        merge_heads=6,
+        ffn_ratio=2,
+        dropout=0.0,
     ),
 }
 
@@ -241,4 +359,4 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 def has_word_pieces(config: Config) -> bool:
     """Whether the text encoder reads word pieces; if not, whole words."""
-    return isinstance(config, DeixisConfig) and config.text_encoder == "minilm"
+    return isinstance(config, SmcimConfig) or (isinstance(config, DeixisConfig) and config.text_encoder == "minilm")

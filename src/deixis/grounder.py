@@ -178,7 +178,7 @@ class Grounder:
         """
         begun = time.perf_counter()
         pixels = read_image(image)
-        canvas, frame = letterbox(pixels, self.canvas_side(pixels.shape[:2]), self.model.fill)
+        canvas, frame = letterbox(pixels, self.canvas_side(pixels.shape[:2]), self.model.fill, self.model.resize)
         box = (0.0, 0.0, float(frame.hw[1]), float(frame.hw[0]))
         content = torch.tensor([frame.box_to_canvas(box)], dtype=torch.float32) / frame.size
         tensor = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.dtype).div_(255)

@@ -22,6 +22,51 @@ def giou_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return 1 - intersection / union + (hull_area - union) / hull_area
 
 
+def l1_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """The sum of the four absolute differences [...] of boxes cxcywh [..., 4] in 0..1, in 0..4. SMCIM Eq. 7."""
+    return (predicted.float() - target.float()).abs().sum(-1)
+
+
+MAX_EXPONENT = 10.0
+"""Of a difficulty. SMCIM has no limit; a loss of at most 4 reaches this one where sigma is below 1.27."""
+
+
+def difficulty(loss: Tensor, sigma: Tensor) -> Tensor:
+    """How hard each sample still is: d = exp(L^2 / sigma^2), at least 1. SMCIM Eq. 9 and 10 with mu = 0.
+
+    Args:
+        loss: [P], each sample's own; at least 0.
+        sigma: the width of the function, a scalar above 0; the larger, the smoother.
+
+    Returns:
+        float32 [P], at most exp(`MAX_EXPONENT`); from there on without gradient.
+    """
+    with torch.autocast(loss.device.type, enabled=False):
+        return (loss.float() / sigma.float()).square().clamp(max=MAX_EXPONENT).exp()
+
+
+def self_paced(loss: Tensor, sigma: Tensor, lambda_: float, *, detach: bool = False) -> Tensor:
+    """One of the two halves of SMCIM Eq. 11: d L - lambda d [P].
+
+    A hard sample weighs more, and lambda d, which rewards difficulty, holds sigma back from growing without end. So
+    below L = lambda the result is negative by design, and its gradient makes sigma smaller; above, larger. Where all
+    L are below lambda nothing but a floor ends sigma's fall. The gradient by L is exp(L^2 / sigma^2) (1 + 2 L (L -
+    lambda) / sigma^2), above 0 for all L as long as sigma > lambda / sqrt(2): 0.53 for lambda = 0.75.
+
+    Args:
+        loss: [P], each sample's own.
+        sigma: a scalar.
+        lambda_: the regularisation coefficient; the loss at which a sample stops to be rewarded for its difficulty.
+        detach: let d be a weight alone, through which no gradient reaches ``loss``: the gradient by L is then d. The
+            value and sigma's gradient stay the same.
+
+    Returns:
+        float32 [P], at least -lambda exp(lambda^2 / sigma^2).
+    """
+    weight = difficulty(loss.detach() if detach else loss, sigma)
+    return weight * (loss.float() - lambda_)
+
+
 def centre_target(centres: Tensor, boxes: Tensor, valid: Tensor, *, spread: float = 0.2) -> Tensor:
     """A distribution over the cells near each box's centre: a Gaussian of ``spread`` box sizes, cut at the box.
 
@@ -121,11 +166,21 @@ def consistency_loss(
         features_b: its features [P, N_b, D].
         eps: kept away from log 0, and the least length by which features are divided.
     """
-    means = []
-    for energy, features in ((energy_a, features_a), (energy_b, features_b)):
-        attention = energy.float().softmax(-1)
-        means.append((attention[..., None] * F.normalize(features.float(), dim=-1, eps=eps)).sum(1))
-    return -torch.log((1 + (means[0] * means[1]).sum(-1)) / 2 + eps)
+    means = mean_direction(energy_a, features_a, eps), mean_direction(energy_b, features_b, eps)
+    return co_energy_loss(*means, eps=eps)
+
+
+def mean_direction(energy: Tensor, features: Tensor, eps: float = 1e-6) -> Tensor:
+    """The unit features, averaged by the attention: ``energy`` [P, N] and ``features`` [P, N, D] to [P, D]."""
+    with torch.autocast(features.device.type, enabled=False):
+        each = features.float()
+        weights = energy.float().softmax(-1) / torch.linalg.vector_norm(each, dim=-1).clamp(min=eps)
+        return (weights[:, None] @ each).squeeze(1)
+
+
+def co_energy_loss(mean_a: Tensor, mean_b: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """`consistency_loss` [P] of the two branches' mean directions [P, D]."""
+    return -torch.log((1 + (mean_a * mean_b).sum(-1)) / 2 + eps)
 
 
 def consistency_pairwise(

@@ -5,8 +5,13 @@ from deixis.models.base import GroundingModel
 from deixis.models.deixis import DeixisModel
 from deixis.models.mcn import McnModel
 from deixis.models.registry import build_model
+from deixis.models.smcim import SmcimModel
 
-MODELS = {"deixis": DeixisModel, "mcn": McnModel}
+MODELS = {"deixis": DeixisModel, "mcn": McnModel, "smcim": SmcimModel}
+SMALL_SMCIM = {
+    "image_encoder": "darknet-tiny", "image_size": 64, "text_dim": 12, "text_heads": 2, "group_dim": 8,
+    "group_heads": 2, "merge_heads": 3,
+}  # fmt: skip
 
 
 def test_families_when_listed_here_then_whole():
@@ -18,7 +23,8 @@ def test_build_when_a_preset_is_named_then_the_model_of_its_family(
     small_image_encoder, small_mcn_encoder, small_fields, small_mcn_fields, name
 ):
     family = PRESETS[name].family
-    fields = {**(small_fields if family == "deixis" else small_mcn_fields), "vocab_size": 9}
+    small = {"deixis": small_fields, "mcn": small_mcn_fields, "smcim": SMALL_SMCIM}[family]
+    fields = {**small, "vocab_size": 9}
     model = build_model(preset(name, **fields))
     assert type(model) is MODELS[family]
     assert isinstance(model, GroundingModel)

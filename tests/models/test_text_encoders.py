@@ -1,8 +1,24 @@
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    BartConfig,
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    ResNetConfig,
+    RobertaConfig,
+    RobertaModel,
+)
 
-from deixis.config import preset
-from deixis.models.text_encoders import BertEncoder, GloveGruEncoder, build_text_encoder
+from deixis.config import SmcimConfig, preset
+from deixis.models.text_encoders import BertEncoder, GloveGruEncoder, LayeredText, build_text_encoder
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +81,6 @@ def test_bert_when_tapped_then_grains_are_the_states_after_each_third(bert):
 
 
 def test_bert_when_source_has_more_layers_then_the_rest_is_left_out(bert, bert_folder):
-    from transformers import BertModel
-
     source = BertModel.from_pretrained(bert_folder, add_pooling_layer=False).state_dict()  # four layers
     for name, tensor in bert.bert.state_dict().items():
         assert torch.equal(tensor, source[name]), name
@@ -100,3 +114,191 @@ def test_frozen_parameters_when_asked_then_only_the_tables(bert, glove):
     frozen = {id(p) for p in bert.frozen_parameters()}
     assert {n.split(".")[1] for n, p in bert.named_parameters() if id(p) in frozen} == {"embeddings"}
     assert not glove.vectors.weight.requires_grad
+
+
+# SMCIM's: the first layers of BERT or of a model like it
+
+
+SIZES = {"text_dim": 12, "text_heads": 2, "vocab_size": 13, "group_dim": 12, "group_heads": 2, "merge_heads": 2}
+
+
+def layered(**values):
+    torch.manual_seed(0)
+    return LayeredText(SmcimConfig(**{**SIZES, **values})).eval()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Random models of eight layers, and one of five, as the library saves them."""
+    sizes = {"hidden_size": 12, "num_hidden_layers": 8, "num_attention_heads": 2, "intermediate_size": 24}
+    distilled = {"dim": 12, "n_layers": 8, "n_heads": 2, "hidden_dim": 24}
+    torch.manual_seed(0)
+    made = {
+        "bert": BertModel(BertConfig(vocab_size=15, **{**sizes, "intermediate_size": 48})),
+        "roberta": RobertaModel(RobertaConfig(vocab_size=13, max_position_embeddings=40, **sizes)),
+        "distilbert": DistilBertModel(DistilBertConfig(vocab_size=13, **distilled)),
+        "minilm": BertModel(BertConfig(vocab_size=13, **{**sizes, "num_hidden_layers": 6})),
+        "shallow": BertModel(BertConfig(vocab_size=13, **{**sizes, "num_hidden_layers": 5})),
+    }
+    for name, model in made.items():
+        model.save_pretrained(tmp_path_factory.getbasetemp() / "layered" / name)
+    return tmp_path_factory.getbasetemp() / "layered"
+
+
+def test_layered_when_bert_then_the_first_six_layers_of_bert_base_without_pooler():
+    with torch.device("meta"):
+        text = LayeredText(SmcimConfig())
+    assert sum(p.numel() for p in text.parameters()) == 66_364_416  # (30522 + 512 + 2 + 2) * 768 + 6 * 7 087 872
+    assert not [name for name, _ in text.named_parameters() if "pooler" in name]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "minilm"])
+def test_layered_when_folder_is_named_then_states_after_the_tapped_layers_of_the_whole_model(folders, kind):
+    text = layered(text_encoder=str(folders / kind), text_features=(2, 4, 5))
+    text.load_pretrained(folders / kind)
+    whole = AutoModel.from_pretrained(folders / kind).eval()
+    ids = IDS.masked_fill(~VALID, whole.config.pad_token_id)
+    with torch.no_grad():
+        states = whole(input_ids=ids, attention_mask=VALID.long(), output_hidden_states=True).hidden_states
+        grains = text(IDS, VALID)
+    assert len(grains) == 3
+    for grain, tap in zip(grains, (2, 4, 5), strict=True):
+        torch.testing.assert_close(grain[VALID], states[tap][VALID])
+    assert text.body.config.num_hidden_layers == 6
+    assert not [name for name, _ in text.named_parameters() if "pooler" in name or "layer.6." in name]
+    assert text.frozen_parameters() == []
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_layered_when_padding_grows_or_changes_then_real_words_do_not(folders, kind):
+    text = layered(text_encoder=str(folders / kind))
+    other_ids = torch.cat([torch.where(VALID, IDS, 5), torch.full((2, 3), 9)], 1)
+    with torch.no_grad():
+        one = text(IDS, VALID)
+        two = text(other_ids, torch.nn.functional.pad(VALID, (0, 3)))
+        alone = text(IDS[1:, :3], VALID[1:, :3])
+    for grain, wider, single in zip(one, two, alone, strict=True):
+        torch.testing.assert_close(grain[VALID], wider[:, :4][VALID], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(grain[1, :3], single[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("taps", [(6,), (2, 6), (1, 3, 5)])
+def test_layered_when_fewer_or_other_features_are_asked_then_one_map_each(taps):
+    text = layered(text_features=taps)
+    with torch.no_grad():
+        states = text.body(input_ids=IDS, attention_mask=VALID.long(), output_hidden_states=True).hidden_states
+        grains = text(IDS, VALID)
+    assert len(grains) == len(taps)
+    for grain, tap in zip(grains, taps, strict=True):
+        torch.testing.assert_close(grain[VALID], states[tap][VALID])
+
+
+@pytest.mark.parametrize("place", ["folder", "hub"])
+def test_layered_when_bert_has_more_layers_and_words_then_the_first_are_taken(folders, put_on_hub, place):
+    source = folders / "bert"
+    if place == "hub":
+        put_on_hub("someone/bert", source)
+        source = "someone/bert"
+    text = layered()
+    text.load_pretrained(source)
+    theirs = BertModel.from_pretrained(folders / "bert").state_dict()
+    table = "embeddings.word_embeddings.weight"
+    for name, tensor in text.body.state_dict().items():
+        assert torch.equal(tensor, theirs[name][:13] if name == table else theirs[name]), name
+
+
+@pytest.mark.parametrize("place", ["folder", "hub"])
+def test_layered_when_built_from_a_config_alone_then_the_same_names_and_any_vocabulary(
+    tmp_path, folders, put_on_hub, place
+):
+    (tmp_path / "alone").mkdir()
+    shutil.copy(folders / "roberta" / "config.json", tmp_path / "alone")
+    name = str(tmp_path / "alone")
+    if place == "hub":
+        put_on_hub("someone/roberta", name)
+        name = "someone/roberta"
+    alone = layered(text_encoder=name, vocab_size=11)
+    full = layered(text_encoder=str(folders / "roberta"))
+    assert alone.state_dict().keys() == full.state_dict().keys()
+    assert alone.body.get_input_embeddings().weight.shape == (11, 12)
+
+
+@pytest.mark.parametrize(
+    ("values", "source", "words"),
+    [
+        ({}, "shallow", "at least 6 layers"),
+        ({}, "roberta", "of the kind 'bert'"),
+        ({}, "minilm", "intermediate.dense.weight (24, 12) for (48, 12)"),
+        ({"vocab_size": 16}, "bert", "other shape: embeddings.word_embeddings.weight (15, 12) for (16, 12)"),
+        ({"text_dim": 24}, "bert", "set text_dim=12"),
+    ],
+    ids=["layers", "kind", "shape", "words", "width"],
+)
+def test_load_layered_when_the_source_does_not_fit_then_one_sentence_and_nothing_loaded(folders, values, source, words):
+    text = layered(**values)
+    before = {k: v.clone() for k, v in text.state_dict().items()}
+    with pytest.raises(ValueError, match=source) as caught:
+        text.load_pretrained(folders / source)
+    assert_one_sentence(caught, words)
+    assert all(torch.equal(before[k], v) for k, v in text.state_dict().items())
+
+
+def test_load_layered_when_weights_are_missing_then_one_sentence_lists_them(tmp_path, folders):
+    shutil.copytree(folders / "bert", tmp_path / "part")
+    state = load_file(tmp_path / "part" / "model.safetensors")
+    del state["encoder.layer.3.output.dense.bias"]
+    save_file(state, tmp_path / "part" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="missing: ") as caught:
+        layered().load_pretrained(tmp_path / "part")
+    assert_one_sentence(caught, "missing: encoder.layer.3.output.dense.bias (1)")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 99, None], ids=["empty", "noise", "none"])
+def test_load_layered_when_the_weights_are_damaged_then_one_sentence(tmp_path, folders, content):
+    shutil.copytree(folders / "bert", tmp_path / "bad")
+    (tmp_path / "bad" / "model.safetensors").unlink()
+    if content is not None:
+        (tmp_path / "bad" / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="weights of BertModel") as caught:
+        layered().load_pretrained(tmp_path / "bad")
+    assert_one_sentence(caught, "cannot be used")
+
+
+def test_build_layered_when_the_model_has_too_few_layers_then_one_sentence(folders):
+    with pytest.raises(ValueError, match="expected a model of at least 6 layers") as caught:
+        layered(text_encoder=str(folders / "shallow"))
+    assert_one_sentence(caught, "got 5", "shallow")
+    assert len(layered(text_encoder=str(folders / "shallow"), text_layers=4, text_features=(1, 4))(IDS, VALID)) == 2
+
+
+@pytest.mark.parametrize(
+    "config", [GPT2Config(), BartConfig(), ResNetConfig(), CLIPConfig()], ids=lambda config: config.model_type
+)
+def test_build_layered_when_the_model_is_not_like_bert_then_one_sentence(tmp_path, config):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="expected a BERT-like model") as caught:
+        layered(text_encoder=str(tmp_path))
+    assert_one_sentence(caught, repr(config.model_type))
+
+
+def test_build_layered_when_the_sizes_cannot_be_built_then_one_sentence(tmp_path):
+    RobertaConfig(hidden_size=12, num_attention_heads=5).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=tmp_path.name) as caught:
+        layered(text_encoder=str(tmp_path))
+    assert_one_sentence(caught, "cannot be used")
+
+
+@pytest.mark.parametrize("name", ["bert-typo", "someone/unknown", "no/such/folder"])
+def test_build_layered_when_there_is_no_such_name_then_one_sentence(put_on_hub, name):
+    with pytest.raises(FileNotFoundError, match=r"config\.json") as caught:
+        layered(text_encoder=name)
+    assert_one_sentence(caught, repr(name))
+
+
+def assert_one_sentence(caught, *words):
+    text = str(caught.value)
+    assert text.startswith("expected ")
+    assert "\n" not in text
+    assert len(text) < 700
+    for word in words:
+        assert word in text

@@ -5,12 +5,15 @@ from dataclasses import asdict, replace
 import pytest
 
 from deixis.config import preset
-from deixis.train.recipes import RECIPES, Recipe, list_recipes, recipe
+from deixis.train.optimisers import learning_rate_factor
+from deixis.train.recipes import RECIPES, Recipe, batch_note, list_recipes, recipe, scaled_for_batch
 
 
 def test_list_when_asked_then_each_name_has_one_line():
     listed = list_recipes()
-    assert set(listed) == {"tiny", "scenes", "mcn", "mcn-scenes", "debug"}
+    assert set(listed) == {
+        "tiny", "scenes", "mcn", "mcn-scenes", "smcim", "smcim-pretrain", "smcim-finetune", "smcim-scenes", "debug",
+    }  # fmt: skip
     assert all(line and "\n" not in line for line in listed.values())
 
 
@@ -32,7 +35,7 @@ def test_recipe_when_fields_are_given_then_replaced():
 
 
 def test_recipe_when_name_is_unknown_then_names_are_listed():
-    with pytest.raises(ValueError, match=r"\['debug', 'mcn', 'mcn-scenes', 'scenes', 'tiny'\], got 'big'"):
+    with pytest.raises(ValueError, match=r"\['debug', 'mcn', 'mcn-scenes', 'scenes', .*\], got 'big'"):
         recipe("big")
 
 
@@ -60,6 +63,9 @@ def test_recipes_when_made_twice_then_changing_one_leaves_the_other():
         ("optimiser", "sgd"), ("optimiser", ""), ("schedule", "linear"), ("schedule", None), ("mask_target", "mean"),
         ("epochs", -1), ("epochs", 1.0), ("milestones", [3]), ("milestones", (3.5,)), ("milestones", (-1,)),
         ("milestones", (True,)), ("milestones", ("3",)), ("phrased", None), ("root", 1),
+        ("sigma", 0.5), ("sigma_floor", 0.05), ("sigma", math.nan), ("sigma_lr", -1.0), ("spsil_lambda", -0.75),
+        ("sigma_floor", math.inf), ("spsil", True), ("spsil", "yes"), ("detach_difficulty", "on"), ("one_per", "image"),
+        ("augment", None), ("scale_lr", 1), ("printed_images", -1), ("l1_weight", -1.0), ("giou_weight", math.inf),
         ("rec_weight", -1.0), ("res_weight", math.nan), ("cem_weight", math.inf), ("words_weight", "1"),
     ],
 )  # fmt: skip
@@ -124,3 +130,108 @@ def test_mcn_scenes_when_made_then_it_needs_no_files():
     assert preset(made.model, **made.model_fields).family == "mcn"
     assert not any((made.phrased, made.root, made.instances, made.image_weights, made.text_weights, made.start))
     assert (made.instances_share, made.partial_share) == (0, 0)
+
+
+# smcim
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "start", "epochs", "milestone"),
+    [
+        ("smcim", "refcoco:train", "", 120, 80),
+        ("smcim-pretrain", "mixed:train", "", 40, 30),
+        ("smcim-finetune", "refcoco:train", "runs/smcim-pretrain/checkpoint", 60, 40),
+    ],
+)
+def test_smcim_when_made_then_as_the_paper_trains(name, data, start, epochs, milestone):
+    made = recipe(name)
+    config = preset(made.model, **made.model_fields)
+    assert (config.family, config.image_encoder, config.image_size, config.max_tokens) == ("smcim", "resnet50", 512, 40)
+    assert (made.phrased, made.start, made.epochs, made.milestones) == (data, start, epochs, (milestone + 1,))
+    assert (made.images, made.phrases, made.one_per, made.augment) == (192, 1, "expression", "smcim")
+    assert (made.optimiser, made.weight_decay, made.schedule) == ("adamw", 1e-4, "steps")
+    assert (made.lr, made.pretrained_lr, made.sigma_lr) == (1e-4, 1e-5, 5e-5)
+    assert (made.spsil, made.spsil_lambda, made.sigma, made.l1_weight, made.giou_weight) == ("on", 0.75, 2.5, 1, 1)
+    assert (made.image_sizes, made.absent, made.words_weight) == ((512,), 0, 0)
+    # nothing that the paper does not have: warm-up, clipping, averaged weights; the floor is ours
+    assert (made.warmup, made.clip, made.ema) == (0, 0.0, 0.0)
+    assert (made.sigma_floor, made.detach_difficulty) == (0.6, False)
+
+
+def test_smcim_scenes_when_made_then_it_needs_no_data_and_its_canvas_is_the_models():
+    made = recipe("smcim-scenes")
+    config = preset(made.model, **made.model_fields)
+    assert (config.family, made.image_sizes) == ("smcim", (config.image_size,))
+    assert not any((made.phrased, made.root, made.instances, made.start, made.printed_images))
+    assert (made.instances_share, made.partial_share, made.scenes_share) == (0, 0, 1)
+
+
+def farthest_drift(made, num_expressions):
+    """How far sigma can go if every step takes it the same way: the sum of its rates over the run."""
+    steps = -(-num_expressions // made.images)
+    milestones = tuple((epoch - 1) * steps for epoch in made.milestones)
+    told = replace(made, epochs=0, steps=made.epochs * steps, milestones=milestones)
+    return made.sigma_lr * steps * sum(learning_rate_factor(told, epoch * steps) for epoch in range(made.epochs))
+
+
+@pytest.mark.parametrize(("num_expressions", "drift"), [(120_624, 2.64), (85_474, 1.87), (54_127, 1.18)])
+def test_drift_of_sigma_when_the_batch_is_the_papers_then_as_far_as_worked_out(num_expressions, drift):
+    assert farthest_drift(recipe("smcim"), num_expressions) == pytest.approx(drift, abs=0.01)
+
+
+@pytest.mark.parametrize("images", [64, 48, 8])
+def test_drift_of_sigma_when_the_batch_is_smaller_then_as_far_as_printed(images):
+    printed = farthest_drift(recipe("smcim"), 54_127)
+    assert farthest_drift(recipe("smcim", images=images), 54_127) == pytest.approx(printed, rel=5e-3)
+    free = farthest_drift(recipe("smcim", images=images, scale_lr=False), 54_127)
+    assert free == pytest.approx(printed * 192 / images, rel=5e-3)
+
+
+def test_rates_when_the_batch_is_a_quarter_then_half_of_the_weights_and_a_quarter_of_sigma():
+    made = recipe("smcim", images=48)
+    assert made.lr == pytest.approx(5e-5)
+    assert made.pretrained_lr == pytest.approx(5e-6)
+    assert made.sigma_lr == pytest.approx(1.25e-5)
+    assert replace(made, images=192, lr=1e-4, pretrained_lr=1e-5, sigma_lr=5e-5) == recipe("smcim")
+
+
+def test_rates_when_one_is_named_then_that_one_stays_as_named():
+    made = recipe("smcim", images=48, lr=3e-4)
+    assert (made.lr, made.pretrained_lr) == (3e-4, pytest.approx(5e-6))
+    made = recipe("smcim", images=48, pretrained_lr=1e-5, sigma_lr=0.0)
+    assert (made.lr, made.pretrained_lr, made.sigma_lr) == (pytest.approx(5e-5), 1e-5, 0)
+
+
+@pytest.mark.parametrize(("name", "fields"), [("smcim", {"scale_lr": False}), ("mcn", {}), ("smcim-scenes", {})])
+def test_rates_when_the_rule_is_off_or_no_batch_is_printed_then_as_they_are(name, fields):
+    made, named = recipe(name, images=4, **fields), recipe(name)
+    assert (made.lr, made.pretrained_lr, made.sigma_lr) == (named.lr, named.pretrained_lr, named.sigma_lr)
+
+
+def test_scaled_for_batch_when_there_and_back_then_the_same_and_nothing_else_moves():
+    made = recipe("smcim")
+    there = scaled_for_batch(made, 12)
+    assert scaled_for_batch(made, 192) == made
+    back = asdict(scaled_for_batch(there, 192))
+    assert {name for name, value in back.items() if value != pytest.approx(asdict(made)[name])} == set()
+    moved = {name for name, value in asdict(there).items() if value != asdict(made)[name]}
+    assert moved == {"images", "lr", "pretrained_lr", "sigma_lr"}
+
+
+def test_note_when_the_batch_is_not_the_printed_one_then_one_line_with_the_rates():
+    note = batch_note(recipe("smcim", images=48))
+    assert "batches of 48, printed are 192" in note
+    assert "lr 5e-05, pretrained_lr 5e-06, sigma_lr 1.3e-05" in note
+    assert "\n" not in note
+    assert "not moved to it" in batch_note(recipe("smcim", images=48, scale_lr=False))
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_note_when_the_batch_is_the_recipes_own_then_none(name):
+    assert batch_note(recipe(name)) == ""
+
+
+def test_sigma_when_below_its_floor_then_refused_with_both():
+    with pytest.raises(ValueError, match=r"expected sigma to be at least 3.0, its floor, got 2.5; correct"):
+        recipe("debug", sigma_floor=3.0)
+    assert recipe("debug", sigma=0.1, sigma_floor=0.1).sigma == 0.1

@@ -24,56 +24,112 @@ class Attention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, query: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
-        """``query`` [B, Q, D] attends to ``memory`` [B, M, D] where ``memory_valid`` [B, M]; gives [B, Q, D]."""
-        q, k, v = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection, x in ((self.query, query), (self.key, memory), (self.value, memory))
-        )
+    def forward(
+        self,
+        query: Tensor,
+        memory: Tensor,
+        memory_valid: Tensor | None = None,
+        *,
+        query_position: Tensor | None = None,
+        memory_position: Tensor | None = None,
+    ) -> Tensor:
+        """``query`` [B, Q, D] attends to ``memory`` [B, M, D] where ``memory_valid`` [B, M]; gives [B, Q, D].
+
+        Positions [Q, D] and [M, D], where given, take part in who looks at whom, and not in what is seen.
+        """
+        q, k = self._queries_and_keys(query, memory, query_position, memory_position)
+        v = self._heads(self.value(memory))
         mask = None if memory_valid is None else memory_valid[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out(attended.transpose(1, 2).flatten(-2))
 
+    def weights(
+        self,
+        query: Tensor,
+        memory: Tensor,
+        memory_valid: Tensor | None = None,
+        *,
+        query_position: Tensor | None = None,
+        memory_position: Tensor | None = None,
+    ) -> Tensor:
+        """How much each query looks at each token: float32 [B, Q, M], rows of sum 1, the mean over the heads."""
+        q, k = self._queries_and_keys(query, memory, query_position, memory_position)
+        scores = (q @ k.transpose(-1, -2)).float() / (q.shape[-1] ** 0.5)
+        if memory_valid is not None:
+            scores = scores.masked_fill(~memory_valid[:, None, None, :], -torch.inf)
+        return scores.softmax(-1).mean(1)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _queries_and_keys(
+        self, query: Tensor, memory: Tensor, query_position: Tensor | None, memory_position: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        query = query if query_position is None else query + query_position
+        memory = memory if memory_position is None else memory + memory_position
+        return self._heads(self.query(query)), self._heads(self.key(memory))
+
 
 class FeedForward(nn.Sequential):
-    """Two linear layers with ReLU between them."""
+    """Two linear layers with ReLU, or GELU, between them."""
 
-    def __init__(self, *, dim: int, hidden: int, dropout: float) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+    def __init__(self, *, dim: int, hidden: int, dropout: float, activation: str = "relu") -> None:
+        between = nn.GELU() if activation == "gelu" else nn.ReLU()
+        super().__init__(nn.Linear(dim, hidden), between, nn.Dropout(dropout), nn.Linear(hidden, dim))
 
 
 class AttentionBlock(nn.Module):
     """Attention then feed-forward, each with residual and post-norm. One half of CA²M: SMCIM Eq. 3, 4 or Eq. 5, 6."""
 
-    def __init__(self, *, dim: int, heads: int, ffn_dim: int, dropout: float) -> None:
+    def __init__(self, *, dim: int, heads: int, ffn_dim: int, dropout: float, activation: str = "relu") -> None:
         super().__init__()
         self.attention = Attention(dim=dim, heads=heads, dropout=dropout)
         self.attention_norm = nn.LayerNorm(dim)
-        self.ffn = FeedForward(dim=dim, hidden=ffn_dim, dropout=dropout)
+        self.ffn = FeedForward(dim=dim, hidden=ffn_dim, dropout=dropout, activation=activation)
         self.ffn_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, query: Tensor, memory: Tensor, memory_valid: Tensor | None = None) -> Tensor:
-        """``query`` [B, Q, D] refined by ``memory`` [B, M, D]."""
-        query = self.attention_norm(query + self.dropout(self.attention(query, memory, memory_valid)))
+    def forward(
+        self,
+        query: Tensor,
+        memory: Tensor,
+        memory_valid: Tensor | None = None,
+        *,
+        query_position: Tensor | None = None,
+        memory_position: Tensor | None = None,
+    ) -> Tensor:
+        """``query`` [B, Q, D] refined by ``memory`` [B, M, D]; the rest as in :meth:`Attention.forward`."""
+        attended = self.attention(
+            query, memory, memory_valid, query_position=query_position, memory_position=memory_position
+        )
+        query = self.attention_norm(query + self.dropout(attended))
         return self.ffn_norm(query + self.dropout(self.ffn(query)))
 
 
 class AlternateAttention(nn.Module):
     """CA²M: pixels attend to words, then words attend to the refined pixels. SMCIM Eq. 3 to 6."""
 
-    def __init__(self, *, dim: int, heads: int, ffn_dim: int, dropout: float) -> None:
+    def __init__(self, *, dim: int, heads: int, ffn_dim: int, dropout: float, activation: str = "relu") -> None:
         super().__init__()
-        self.visual = AttentionBlock(dim=dim, heads=heads, ffn_dim=ffn_dim, dropout=dropout)
-        self.textual = AttentionBlock(dim=dim, heads=heads, ffn_dim=ffn_dim, dropout=dropout)
+        self.visual = AttentionBlock(dim=dim, heads=heads, ffn_dim=ffn_dim, dropout=dropout, activation=activation)
+        self.textual = AttentionBlock(dim=dim, heads=heads, ffn_dim=ffn_dim, dropout=dropout, activation=activation)
 
     def forward(
-        self, visual: Tensor, textual: Tensor, pixel_valid: Tensor, token_valid: Tensor
+        self,
+        visual: Tensor,
+        textual: Tensor,
+        pixel_valid: Tensor,
+        token_valid: Tensor,
+        position: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """``visual`` [B, N, D] and ``textual`` [B, T, D], both refined; the masks are True where real."""
-        visual = self.visual(visual, textual, token_valid)
-        textual = self.textual(textual, visual, pixel_valid)
+        """``visual`` [B, N, D] and ``textual`` [B, T, D], both refined; the masks are True where real.
+
+        ``position`` [N, D] of the pixels, where given, is added to their queries and keys. Eq. 5 of the paper is
+        printed with F_v as support; its text and Fig. 4 say F'_v, as here.
+        """
+        visual = self.visual(visual, textual, token_valid, query_position=position)
+        textual = self.textual(textual, visual, pixel_valid, memory_position=position)
         return visual, textual
 
 

@@ -45,6 +45,8 @@ class GroundingModel(nn.Module, ABC):
     """Whether a checkpoint may round its largest tensors to 8 bits."""
     fill: int = FILL
     """Grey of the canvas around the picture."""
+    resize: str = "letterbox"
+    """How a picture fits the canvas: ``letterbox`` or ``squash``, see `deixis.geometry.images.Letterbox.fit`."""
     adapts_canvas: bool = True
     """Whether a small image gets a smaller canvas than the largest."""
     suppression: str = "adaptive"

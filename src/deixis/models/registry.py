@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deixis.config import Config, McnConfig
+from deixis.config import Config, McnConfig, SmcimConfig
 from deixis.models.base import GroundingModel
 from deixis.models.deixis import DeixisModel
 
@@ -13,4 +13,8 @@ def build_model(config: Config) -> GroundingModel:
         from deixis.models.mcn import McnModel
 
         return McnModel(config)
+    if isinstance(config, SmcimConfig):
+        from deixis.models.smcim import SmcimModel
+
+        return SmcimModel(config)
     return DeixisModel(config)

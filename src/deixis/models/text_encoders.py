@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from deixis.config import DeixisConfig
-from deixis.models.foreign import load_exactly
+from deixis.config import DeixisConfig, SmcimConfig
+from deixis.models.foreign import in_one_sentence, load_exactly, read_transformers, read_transformers_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 class BertEncoder(nn.Module):
@@ -79,6 +83,108 @@ class GloveGruEncoder(nn.Module):
     def frozen_parameters(self) -> list[nn.Parameter]:
         """The word vectors."""
         return list(self.vectors.parameters())
+
+
+class LayeredText(nn.Module):
+    """The first layers of BERT, or of a model like it, tapped after some of them. SMCIM section III-B.
+
+    Args:
+        config: ``text_encoder`` is ``bert``, built from the sizes of the configuration alone, or a BERT-like model of
+            the transformers library: a local folder with its ``config.json``, or its name on the hub.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        ValueError: it is of another kind or width, or has fewer layers.
+    """
+
+    def __init__(self, config: SmcimConfig) -> None:
+        from transformers import AutoModel
+
+        super().__init__()
+        self.taps = list(config.text_features)
+        if config.text_encoder == "bert":
+            sizes = BertConfig(
+                vocab_size=config.vocab_size,
+                hidden_size=config.text_dim,
+                num_hidden_layers=config.text_layers,
+                num_attention_heads=config.text_heads,
+                intermediate_size=4 * config.text_dim,
+                max_position_embeddings=512,
+            )
+        else:
+            sizes = _first_layers(config.text_encoder, config.text_layers, config.text_dim)
+            sizes.vocab_size = config.vocab_size
+        with in_one_sentence(f"a text encoder that can be built from {config.text_encoder!r}"):
+            self.body = AutoModel.from_config(sizes)
+        _drop_pooler(self.body)
+        self.padding_id: int = getattr(sizes, "pad_token_id", None) or 0
+
+    def forward(self, token_ids: Tensor, token_valid: Tensor) -> list[Tensor]:
+        """``token_ids`` and ``token_valid`` [P, T] to one map [P, T, D] for each of ``text_features``."""
+        hidden = self.body(
+            input_ids=token_ids.masked_fill(~token_valid, self.padding_id),
+            attention_mask=token_valid.long(),
+            output_hidden_states=True,
+        ).hidden_states
+        return [hidden[tap] for tap in self.taps]
+
+    def load_pretrained(self, source: str | Path) -> None:
+        """Take the weights of a model of the same kind and sizes; layers and words beyond ours are left out.
+
+        Args:
+            source: a local folder of the transformers library, or its name on the hub.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is of another kind, has fewer layers, or weights that do not fit; the sentence lists them.
+        """
+        own = self.body.config
+        sizes = _first_layers(source, own.num_hidden_layers, own.hidden_size)
+        if sizes.model_type != own.model_type:
+            raise ValueError(
+                f"expected a model of the kind {own.model_type!r} in {str(source)!r}, got {sizes.model_type!r}; set "
+                "text_encoder to that folder or name"
+            )
+        theirs = read_transformers(type(self.body), source, sizes, may_miss=("pooler.",))
+        _drop_pooler(theirs)
+        table = next(name for name, p in self.body.named_parameters() if p is self.body.get_input_embeddings().weight)
+        state = theirs.state_dict()
+        state[table] = state[table][: own.vocab_size]
+        load_exactly(self.body, state, str(source))
+
+    def frozen_parameters(self) -> list[nn.Parameter]:
+        """None: the paper trains all of it, at a lower rate."""
+        return []
+
+
+def _first_layers(source: str | Path, layers: int, width: int) -> PretrainedConfig:
+    """The configuration of a BERT-like model, cut to its first layers."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    sizes = read_transformers_config(source, "the configuration of a BERT-like model")
+    if type(sizes) not in MODEL_FOR_MASKED_LM_MAPPING or sizes.is_encoder_decoder:
+        raise ValueError(
+            f"expected a BERT-like model in {str(source)!r}, got one of the kind {sizes.model_type!r}; name BERT, "
+            "RoBERTa, DistilBERT, MiniLM or the like"
+        )
+    if sizes.num_hidden_layers < layers:
+        raise ValueError(
+            f"expected a model of at least {layers} layers in {str(source)!r}, got {sizes.num_hidden_layers}; name a "
+            "deeper one or lower text_layers"
+        )
+    if sizes.hidden_size != width:
+        raise ValueError(
+            f"expected a model of width {width} in {str(source)!r}, got {sizes.hidden_size}; set text_dim="
+            f"{sizes.hidden_size}"
+        )
+    sizes.num_hidden_layers = layers
+    return sizes
+
+
+def _drop_pooler(model: nn.Module) -> None:
+    """Leave out the layer behind [CLS] that nothing reads."""
+    if getattr(model, "pooler", None) is not None:
+        model.register_module("pooler", None)
 
 
 TextEncoder = BertEncoder | GloveGruEncoder

@@ -10,15 +10,27 @@ from torch import nn
 
 from deixis.models.base import GroundingModel
 from deixis.train.recipes import Recipe
+from deixis.train.smcim_objective import SelfPacing
 
 
 def build_optimiser(model: GroundingModel, helper: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the model's groups and the parameters that only training uses."""
+    """The recipe's optimiser over the model's groups and the parameters that only training uses.
+
+    After each of its steps SPSIL's widths are lifted to their floor.
+    """
     groups = parameter_groups(model, recipe)
-    if extra := [*helper.parameters()]:
-        groups.append({"params": extra, "lr": recipe.lr, "peak_lr": recipe.lr, "weight_decay": 0.0})
+    pacings = [module for module in helper.modules() if isinstance(module, SelfPacing)]
+    sigmas = [parameter for pacing in pacings for parameter in pacing.parameters()]
+    known = {id(sigma) for sigma in sigmas}
+    extra = [parameter for parameter in helper.parameters() if id(parameter) not in known]
+    for parameters, rate in ((extra, recipe.lr), (sigmas, recipe.sigma_lr)):
+        if parameters:
+            groups.append({"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": 0.0})
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, fused=True)
+    optimiser = kind(groups, fused=True)
+    for pacing in pacings:
+        optimiser.register_step_post_hook(lambda *_, pacing=pacing: pacing.project())
+    return optimiser
 
 
 def parameter_groups(model: GroundingModel, recipe: Recipe) -> list[dict[str, Any]]:

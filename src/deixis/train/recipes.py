@@ -42,12 +42,18 @@ class Recipe:
     partial_share: float = 0.11
     scenes_share: float = 0.71
     """Shares of the pictures of a batch; of the drawn scenes half are ``scenes``, a quarter each other flavour."""
+    augment: str = ""
+    """With ``phrased``: a pipeline of `deixis.data.pipelines` that every picture and its phrase go through, or none."""
+    one_per: str = "referent"
+    """With ``phrased``, what an epoch goes through: every ``referent`` with ``phrases`` of its expressions drawn at
+    random, or every ``expression``.
+    """
     paste_share: float = 0.4
     """How often instances of other photos are pasted into a photo."""
     absent: float = 0.25
     """How often an image also gets a phrase that means nothing in it."""
     epochs: int = 0
-    """With ``phrased``: passes over its referents; ``steps`` and ``milestones`` then follow from it."""
+    """With ``phrased``: passes over its referents or expressions; ``steps`` and ``milestones`` then follow from it."""
     steps: int = 5000
     images: int = 10
     phrases: int = 4
@@ -60,6 +66,12 @@ class Recipe:
     lr: float = 6e-4
     pretrained_lr: float = 1e-4
     """Learning rate of the image and text encoders where they start from pretrained weights."""
+    sigma_lr: float = 5e-5
+    """Learning rate of the two widths sigma of SPSIL; never any weight decay."""
+    printed_images: int = 0
+    """The batch that a paper prints its rates for; 0: none is printed. See `scaled_for_batch`."""
+    scale_lr: bool = True
+    """Whether naming a recipe with other ``images`` than the printed ones moves the rates that are not named too."""
     optimiser: str = "adamw"
     """``adamw``, or ``adam`` whose weight decay is an L2 penalty."""
     weight_decay: float = 1e-4
@@ -80,10 +92,24 @@ class Recipe:
     consistency_weight: float = 0.2
     words_weight: float = 2.0
     """Of an auxiliary task: to tell kind, colour and texture of every annotated thing from the image alone."""
+    place_weight: float = 0.0
+    """Of an auxiliary task of ``smcim``: every pixel of the last F_v tells whether it lies on what is meant."""
     rec_weight: float = 1.0
     res_weight: float = 0.1
     cem_weight: float = 1.0
     """Of MCN Eq. 12."""
+    l1_weight: float = 1.0
+    giou_weight: float = 1.0
+    """Of SMCIM Eq. 7 and 8, after their difficulty: lambda and sigma stand for losses without weights."""
+    spsil: str = "on"
+    """SMCIM's self-paced sample informativeness learning, Eq. 9 to 11; ``off``: the mean L1 and GIoU losses."""
+    spsil_lambda: float = 0.75
+    sigma: float = 2.5
+    """Where both widths of the difficulty start."""
+    sigma_floor: float = 0.6
+    """Neither width goes below it; below 0.53 training would raise losses near lambda / 2."""
+    detach_difficulty: bool = False
+    """Whether difficulty is a weight alone, through which no gradient reaches the model."""
     mask_target: str = "area"
     """A cell of the mask target: ``area`` averages its pixels, ``nearest`` takes the one in its middle."""
     bfloat16: bool = True
@@ -115,6 +141,11 @@ class Recipe:
                 f"expected image_sizes to be one or more positive multiples of 32, got {self.image_sizes!r}; "
                 "round each to such a number"
             )
+        for name, least, what in (("sigma_floor", MIN_SIGMA, ""), ("sigma", self.sigma_floor, ", its floor")):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"expected {name} to be at least {least!r}{what}, got {getattr(self, name)!r}; correct one of them"
+                )
         if self.epochs and not self.phrased:
             raise ValueError(
                 f"expected epochs to be 0 without phrased, got {self.epochs!r}; name the data in phrased, or set steps"
@@ -138,8 +169,19 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "tuple[int, ...]": (tuple,),
     "dict[str, Any]": (dict,),
 }
-_LEAST = {("steps", "images", "phrases", "save_every"): 1, ("warmup", "workers", "seed", "epochs"): 0}
-_CHOICES = {"optimiser": ("adamw", "adam"), "schedule": ("cosine", "steps"), "mask_target": ("area", "nearest")}
+_LEAST = {
+    ("steps", "images", "phrases", "save_every"): 1,
+    ("warmup", "workers", "seed", "epochs", "printed_images"): 0,
+}
+_CHOICES = {
+    "optimiser": ("adamw", "adam"),
+    "schedule": ("cosine", "steps"),
+    "mask_target": ("area", "nearest"),
+    "spsil": ("on", "off"),
+    "one_per": ("referent", "expression"),
+}
+MIN_SIGMA = 0.1
+"""The least floor of sigma: its gradient, which has sigma^3 below the line, is still an ordinary number."""
 
 
 def tiny() -> Recipe:
@@ -186,7 +228,67 @@ def mcn_scenes() -> Recipe:
             "dim": 96,
             "aspp_dim": 48,
             "anchors_px": ((58, 58), (98, 100), (166, 167)),  # deixis data anchors scenes:train
+            "coordinates": True,
+            "prior": 0.01,
         },
+        freeze_image=False,  # features trained on photos see through colour and texture
+        instances_share=0.0,
+        partial_share=0.0,
+        scenes_share=1.0,
+        absent=0.0,
+        steps=2000,
+        warmup=100,
+        images=8,
+        phrases=8,
+        image_sizes=(256,),
+        lr=3e-3,
+        pretrained_lr=4e-4,
+        clip=50.0,
+        words_weight=5.0,
+    )
+
+
+def smcim() -> Recipe:
+    """SMCIM as printed, on one data set: RefCOCO, 120 epochs, batch 192, AdamW 1e-4, a tenth after 80."""
+    return Recipe(
+        model="smcim-r50",
+        phrased="refcoco:train",
+        epochs=120,
+        milestones=(81,),  # "at 80 epochs", counted as its base TransVG does: after 80 whole ones
+        one_per="expression",
+        images=192,
+        printed_images=192,
+        phrases=1,
+        augment="smcim",
+        absent=0.0,
+        image_sizes=(512,),
+        lr=1e-4,
+        pretrained_lr=1e-5,
+        sigma_lr=5e-5,
+        weight_decay=1e-4,
+        schedule="steps",
+        warmup=0,
+        clip=0.0,
+        ema=0.0,
+        words_weight=0.0,
+        bfloat16=False,
+    )
+
+
+def smcim_pretrain() -> Recipe:
+    """SMCIM's large-scale pre-training as printed: the mix of all data sets, 40 epochs, a tenth after 30."""
+    return replace(smcim(), phrased="mixed:train", epochs=40, milestones=(31,))
+
+
+def smcim_finetune() -> Recipe:
+    """SMCIM's fine-tuning as printed, from where smcim-pretrain ends: RefCOCO, 60 epochs, a tenth after 40."""
+    return replace(smcim(), start="runs/smcim-pretrain/checkpoint", epochs=60, milestones=(41,))
+
+
+def smcim_scenes() -> Recipe:
+    """SMCIM small enough for a CPU, on drawn scenes: half an hour on two cores."""
+    return Recipe(
+        model="smcim-tiny",
         freeze_image=False,  # features trained on photos see through colour and texture
         instances_share=0.0,
         partial_share=0.0,
@@ -197,10 +299,9 @@ def mcn_scenes() -> Recipe:
         images=8,
         phrases=8,
         image_sizes=(256,),
-        lr=1e-3,
-        pretrained_lr=2e-4,
-        clip=50.0,
-        words_weight=0.0,
+        lr=5e-4,
+        pretrained_lr=1.5e-4,
+        sigma_lr=2e-3,  # so that sigma may go about 1.3, as on the paper's data: 1.2 (ReferIt) to 2.6 (RefCOCO)
     )
 
 
@@ -235,6 +336,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "scenes": scenes,
     "mcn": mcn,
     "mcn-scenes": mcn_scenes,
+    "smcim": smcim,
+    "smcim-pretrain": smcim_pretrain,
+    "smcim-finetune": smcim_finetune,
+    "smcim-scenes": smcim_scenes,
     "debug": debug,
 }
 
@@ -245,10 +350,56 @@ def list_recipes() -> dict[str, str]:
 
 
 def recipe(name: str, **overrides: Any) -> Recipe:  # noqa: ANN401  fields have several types
-    """The named recipe with fields replaced; unknown names and fields are refused with the valid ones."""
+    """The named recipe with fields replaced; unknown names and fields are refused with the valid ones.
+
+    Where its rates are printed for another batch, those that are not named follow `scaled_for_batch`.
+    """
     if name not in RECIPES:
         raise ValueError(f"expected a recipe out of {sorted(RECIPES)}, got {name!r}")
     known = {f.name for f in fields(Recipe)}
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"expected recipe fields out of {sorted(known)}, got {unknown!r}")
-    return replace(RECIPES[name](), **overrides)
+    named = RECIPES[name]()
+    made = replace(named, **overrides)
+    if not (made.printed_images and made.scale_lr):
+        return made
+    rates = scaled_for_batch(named, made.images)
+    return replace(made, **{one: getattr(rates, one) for one in _SCALED if one not in overrides})
+
+
+_SCALED = ("lr", "pretrained_lr", "sigma_lr")
+
+
+def scaled_for_batch(recipe: Recipe, images: int) -> Recipe:
+    """The recipe for batches of ``images`` pictures: the same epochs at rates that do about the same.
+
+    Weights go by the square root of the batch. A step of AdamW has the length of its rate whatever the gradient's, so
+    over an epoch, whose steps are as 1 / batch, steps that are mostly noise add up to rate * sqrt(1 / batch): it is
+    this that stays (Malladi et al., 2022). The linear rule is SGD's, whose steps shrink with the gradient.
+
+    SPSIL's sigma goes by the batch itself. Its gradient keeps one sign for long, so its steps add up to rate / batch
+    an epoch: the farthest that it can drift in a run stays as printed, and so does its distance from where SPSIL
+    fails. At the printed rate, batches of 16 would let it drift 12 times as far.
+    """
+    share = images / recipe.images
+    return replace(
+        recipe,
+        images=images,
+        lr=recipe.lr * math.sqrt(share),
+        pretrained_lr=recipe.pretrained_lr * math.sqrt(share),
+        sigma_lr=recipe.sigma_lr * share,
+    )
+
+
+def batch_note(recipe: Recipe) -> str:
+    """One line on the rates of a run whose batch is not the printed one; else nothing."""
+    if recipe.printed_images in (0, recipe.images):
+        return ""
+    rates = ", ".join(f"{name} {getattr(recipe, name):.2g}" for name in _SCALED)
+    how = (
+        "moved to it, by the root of the batch and sigma's by the batch, but for those you named; --scale_lr false "
+        "leaves them as printed"
+        if recipe.scale_lr
+        else "not moved to it, as scale_lr is false: sigma may drift farther than in the paper"
+    )
+    return f"batches of {recipe.images}, printed are {recipe.printed_images}; rates are {how}: {rates}"

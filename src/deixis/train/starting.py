@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from deixis.config import Config, McnConfig, has_word_pieces, preset
+from deixis.config import Config, McnConfig, SmcimConfig, has_word_pieces, preset
 from deixis.data import open_dataset, parse_dataset_spec
 from deixis.data.epochs import Epochs, group_by_referent
 from deixis.data.loading import Mixture, PhotoSource, SceneSource, Source
+from deixis.data.pipelines import PIPELINES
 from deixis.data.scenes import draw_scene
 from deixis.data.written import PhotoRecord, load_views
 from deixis.hub import find_checkpoint, load_checkpoint
@@ -22,12 +23,14 @@ from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, Word
 from deixis.models.base import GroundingModel
 from deixis.models.darknet import Vgg16
 from deixis.models.deixis import DeixisModel
-from deixis.models.foreign import read_darknet, read_torchvision_vgg16
+from deixis.models.foreign import find_file, read_darknet, read_torchvision_vgg16
 from deixis.models.image_encoders import EfficientNetLite0Encoder
 from deixis.models.mcn import McnModel
 from deixis.models.mcn_text import GruAttentionEncoder
 from deixis.models.registry import build_model
-from deixis.models.text_encoders import BertEncoder, GloveGruEncoder
+from deixis.models.resnet import BackboneEncoder
+from deixis.models.smcim import SmcimModel
+from deixis.models.text_encoders import BertEncoder, GloveGruEncoder, LayeredText
 from deixis.models.word_vectors import read_word_vectors
 from deixis.structures import Sample
 from deixis.train.recipes import Recipe
@@ -81,15 +84,22 @@ def _model_of_parts(recipe: Recipe, samples: Sequence[Sample]) -> tuple[Groundin
 
 
 def _with_word_pieces(recipe: Recipe, config: Config) -> tuple[GroundingModel, PhraseTokenizer]:
-    if not recipe.text_weights:
+    source = recipe.text_weights
+    if isinstance(config, SmcimConfig) and not source and config.text_encoder != "bert":
+        source = config.text_encoder
+    if not source:
         raise ValueError(
             "expected text_weights to name a BERT folder with tokenizer.json, got ''; give one or use a GloVe preset"
         )
-    tokenizer = WordPieceTokenizer(Path(recipe.text_weights) / "tokenizer.json", max_tokens=config.max_tokens)
+    if isinstance(config, SmcimConfig):
+        vocabulary = find_file(source, "tokenizer.json")
+    else:
+        vocabulary = Path(source) / "tokenizer.json"
+    tokenizer = WordPieceTokenizer(vocabulary, max_tokens=config.max_tokens)
     model = build_model(replace(config, vocab_size=tokenizer.vocab_size))
-    assert isinstance(model, DeixisModel)
-    assert isinstance(model.text, BertEncoder)
-    model.text.load_pretrained(Path(recipe.text_weights))
+    assert isinstance(model, DeixisModel | SmcimModel)
+    assert isinstance(model.text, BertEncoder | LayeredText)
+    model.text.load_pretrained(Path(source))
     return model, tokenizer
 
 
@@ -140,12 +150,12 @@ def commonest_words(phrases: Iterable[str], count: int) -> list[str]:
 
 
 def load_image_weights(model: GroundingModel, path: Path) -> None:
-    """Fill the image encoder from the file, or the folder of a Darknet network, that fits it."""
-    assert isinstance(model, DeixisModel | McnModel)
-    encoder = model.encoder if isinstance(model, McnModel) else model.image.encoder
+    """Fill the image encoder from the file, or the folder of a Darknet network or a backbone, that fits it."""
+    assert isinstance(model, DeixisModel | McnModel | SmcimModel)
+    encoder = model.image.encoder if isinstance(model, DeixisModel) else model.encoder
     if isinstance(encoder, Vgg16):
         encoder.load_torchvision(read_torchvision_vgg16(path), str(path))
-    elif isinstance(encoder, EfficientNetLite0Encoder):
+    elif isinstance(encoder, EfficientNetLite0Encoder | BackboneEncoder):
         encoder.load_state(path)
     else:
         encoder.load_darknet(read_darknet(*darknet_files(path), may_end_early=True))
@@ -184,7 +194,12 @@ def start_data(recipe: Recipe) -> Mixture | Epochs:
     """The data of a recipe; of COCO instances, photos of the held-out and validation parts are never read."""
     if recipe.phrased:
         samples = _open_phrased(recipe)
-        return Epochs(samples, getattr(samples, "referents", None) or group_by_referent(samples))
+        return Epochs(
+            samples,
+            getattr(samples, "referents", None) or group_by_referent(samples),
+            augment=PIPELINES[recipe.augment] if recipe.augment else None,
+            one_per=recipe.one_per,
+        )
     return _start_mixture(recipe)
 
 

@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,13 +28,15 @@ from deixis.language.tokenizers import PhraseTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
 from deixis.models.deixis import DeixisModel
 from deixis.models.mcn import McnModel
+from deixis.models.smcim import SmcimModel
 from deixis.progress import progress_report
 from deixis.structures import Sample
 from deixis.train.deixis_objective import DeixisObjective
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.objectives import Objective
 from deixis.train.optimisers import build_optimiser, set_learning_rate
-from deixis.train.recipes import Recipe
+from deixis.train.recipes import Recipe, batch_note
+from deixis.train.smcim_objective import NEGATIVE_TOTAL, SelfPacing, SmcimObjective
 from deixis.train.starting import in_steps, start_data, start_model
 
 _UNFIT = (RuntimeError, OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError, AttributeError)
@@ -165,8 +168,21 @@ def objective_for(model: GroundingModel, tokenizer: PhraseTokenizer, recipe: Rec
     """What this family's training minimises."""
     if isinstance(model, McnModel):
         return McnObjective(model, tokenizer, recipe)
+    if isinstance(model, SmcimModel):
+        return SmcimObjective(model, tokenizer, recipe)
     assert isinstance(model, DeixisModel)
     return DeixisObjective(model, tokenizer, recipe)
+
+
+def canvas_rules(model: GroundingModel, recipe: Recipe) -> CanvasRules:
+    """How the model wants its pictures, and the recipe its masks."""
+    return CanvasRules(model.mask_stride, recipe.mask_target, model.fill, model.resize)
+
+
+def notes(recipe: Recipe, helper: nn.Module) -> list[str]:
+    """Lines to tell before a run: what about it surprises."""
+    paced = any(isinstance(module, SelfPacing) for module in helper.modules())
+    return [one for one in (batch_note(recipe), NEGATIVE_TOTAL if paced else "") if one]
 
 
 def check_same_shapes(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
@@ -280,7 +296,9 @@ def run(recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: fl
         trainer.restore(folder)
         forget_after(trainer.step, folder / "metrics.jsonl")
     write_whole(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
-    rules = CanvasRules(trainer.model.mask_stride, recipe.mask_target, trainer.model.fill)
+    for note in notes(recipe, trainer.objective.helper) if sys.stderr is not None else ():
+        print(f"training: {note}", file=sys.stderr, flush=True)
+    rules = canvas_rules(trainer.model, recipe)
     begun = time.monotonic()
     with (
         (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
