@@ -9,8 +9,11 @@ from typing import Annotated
 
 import typer
 
-from deixis.cli import calibrate, data, evaluate, ground, models, reproduce, train
+from deixis.cli import bench, calibrate, data, evaluate, ground, models, reproduce, score, train
 from deixis.cli.running import Commands
+
+RECIPE_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Of a command that takes every field of a recipe as an option."""
 
 app = typer.Typer(
     cls=Commands,
@@ -42,15 +45,12 @@ def root(
 
 app.command("ground", no_args_is_help=True)(ground.ground)
 app.command("evaluate", no_args_is_help=True)(evaluate.evaluate)
-app.command("reproduce", no_args_is_help=True)(reproduce.reproduce)
+app.command("score", no_args_is_help=True)(score.score)
+app.command("reproduce", help=reproduce.HELP, no_args_is_help=True, context_settings=RECIPE_FIELDS)(reproduce.reproduce)
 app.command("calibrate", no_args_is_help=True)(calibrate.calibrate)
 app.command("models")(models.models)
-app.command(
-    "train",
-    help=train.HELP,
-    no_args_is_help=True,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)(train.train)
+app.command("bench")(bench.bench)
+app.command("train", help=train.HELP, no_args_is_help=True, context_settings=RECIPE_FIELDS)(train.train)
 app.add_typer(data.app, name="data")
 
 __all__ = ["app", "main"]

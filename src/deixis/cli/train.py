@@ -90,6 +90,16 @@ def parse_fields(arguments: Sequence[str], base: Recipe) -> dict[str, Any]:
     return values
 
 
+def command_for(name: str, made: Recipe, out: Path) -> str:
+    """``deixis train`` with every field that differs from the recipe of that name."""
+    base = asdict(recipe(name))
+    words = ["deixis", "train", name]
+    for field_name, value in asdict(made).items():
+        if value != base[field_name]:
+            words += [f"--{field_name}", value if isinstance(value, str) else json.dumps(value)]
+    return shlex.join([*words, "--out", str(out)])
+
+
 def _typed(option: str, raw: str, default: object) -> object:
     """The text as a value of the default's type; anything where the default says nothing."""
     if isinstance(default, str):

@@ -67,7 +67,8 @@ def test_report_when_boxes_are_worked_by_hand_then_strictly_above_the_threshold_
     assert rec["acc@0.8"] == 0.25
     assert rec["acc@0.95"] == 0.25
     assert rec["mean_iou"] == pytest.approx((0.5 + 0.51 + 0.76 + 1) / 4)
-    assert list(rec) == [f"acc@{t:g}" for t in np.arange(50, 100, 5) / 100] + ["mean_iou"]
+    assert rec["acc@0.25"] == 1.0
+    assert list(rec) == [f"acc@{t:g}" for t in (0.25, *np.arange(50, 100, 5) / 100)] + ["mean_iou"]
 
 
 def test_report_when_inconsistency_has_its_four_cases_then_exactly_one_right_counts():
