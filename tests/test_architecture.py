@@ -33,7 +33,8 @@ GROUND_FLOOR = set(MAY_IMPORT)
 MAY_IMPORT["hub"] = GROUND_FLOOR - {"data"}
 MAY_IMPORT["grounder"] = MAY_IMPORT["hub"] | {"hub"}
 MAY_IMPORT["train"] = MAY_IMPORT["evaluate"] = MAY_IMPORT["deploy"] = GROUND_FLOOR | {"hub", "grounder"}
-MAY_IMPORT["cli"] = GROUND_FLOOR | {"hub", "grounder", "train", "evaluate", "deploy", "__init__"}
+MAY_IMPORT["reproduce"] = MAY_IMPORT["train"] | {"train", "evaluate"}
+MAY_IMPORT["cli"] = MAY_IMPORT["reproduce"] | {"deploy", "reproduce", "__init__"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = GROUND_FLOOR | {"hub", "grounder"}
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from deixis.data.jsonl import ReadSamples
-from deixis.evaluate.reproduce import MCN_TABLE_1, format_mcn_table_1, mcn_table_1, raw_answers
 from deixis.geometry.images import letterbox
 from deixis.geometry.masks import encode_rle
 from deixis.models.base import Answer
+from deixis.reproduce.mcn_table_1 import MCN_TABLE_1, format_mcn_table_1, mcn_table_1, raw_answers
 from deixis.structures import Sample
 
 BOX = (8.0, 16.0, 24.0, 40.0)

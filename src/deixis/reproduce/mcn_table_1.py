@@ -1,4 +1,4 @@
-"""Tables of the papers, row by row, beside the paper's own numbers."""
+"""MCN Table 1: one trained model, every way of post-processing its masks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from deixis.grounder import Grounder, Scene
 from deixis.metrics import Tally
 from deixis.models.base import Answer
 from deixis.structures import Sample
-
-TABLES = {"mcn-table-1": "MCN Table 1: ways of post-processing the mask by the box"}
 
 MCN_TABLE_1 = {  # IoU, Acc@0.5, 0.6, 0.7, 0.8, 0.9, IE: RefCOCO val, DarkNet-53
     "none": (61.61, 73.95, 67.42, 56.39, 32.02, 4.72, 10.37),

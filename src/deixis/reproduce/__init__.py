@@ -1,0 +1,1 @@
+"""Tables of the papers, row by row, beside the papers' own numbers."""
