@@ -89,6 +89,11 @@ def release(tmp_path):
     return make
 
 
+def test_image_hw_when_asked_then_what_the_release_states(release):
+    data = open_refer(release(), split="val")
+    assert [data.image_hw(index) for index in range(len(data))] == [(50, 100)] * len(data)
+
+
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_open_refer_when_the_release_is_right_then_a_sample_a_sentence(release, protocol):
     root = release(protocol=protocol)

@@ -12,8 +12,10 @@ from deixis.evaluate.evaluate import (
     evaluate_command_result,
     format_table,
     runs_of_one_image,
+    score_table,
     write_report,
 )
+from deixis.evaluate.prediction_log import PredictionLog, prediction_of
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
 
@@ -183,30 +185,29 @@ def test_format_table_when_parts_are_missing_then_dashes_and_not_zeros():
     lines = table.splitlines()
     assert lines[0] == "toy: 2 samples, figures in percent"
     assert lines[4].split() == ["tiny", "50.0", "50.0", "-", "-", "-", "-", "-", "-"]
-    assert lines[-1].split() == ["random", "instance", *["-"] * 8]
+    assert lines[7].split() == ["random", "instance", *["-"] * 8]
     assert len({line.index("50.0") for line in lines if "50.0" in line}) == 1
 
 
 def test_write_report_when_written_then_both_files_are_whole_and_nothing_is_left_over(tmp_path):
-    result = evaluate(FakeGrounder(), [sample(1), sample(2, "nothing", box=None), sample(3, readable=False)])
-    write_report(result, tmp_path / "new" / "report")
     folder = tmp_path / "new" / "report"
-    assert sorted(p.name for p in folder.iterdir()) == ["metrics.json", "predictions.jsonl"]
+    folder.mkdir(parents=True)
+    with PredictionLog(folder / "predictions.jsonl") as log:
+        data = [sample(1), sample(2, "nothing", box=None), sample(3, readable=False)]
+        result = evaluate(FakeGrounder(), data, log=log)
+    write_report(result, folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["metrics.json", "metrics.md", "predictions.jsonl"]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["rec"] == result.report()["rec"]
     assert metrics["problems"] == list(result.problems)
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert lines[0] == {
-        "id": "1",
-        "image_id": "a",
-        "phrase": "thing",
-        "box": [0, 0, 10, 10],
-        "score": 0.9,
-        "agreement": 1.0,
-        "found": True,
-        "iou": 1.0,
-        "mask_iou": 1.0,
-    }
+        "id": "1", "image_id": "a", "phrase": "thing", "box": [0, 0, 10, 10], "mask": encode_rle(filled(LARGE)),
+        "score": 0.9, "agreement": 1.0, "found": True, "iou": 1.0, "mask_iou": 1.0, "index": 0, "hw": [10, 20],
+        "target_box": [0, 0, 10, 10], "intersection_px": 100, "union_px": 100, "target_px": 100, "shown_px": None,
+        "labels": {"length": "1-2", "box size": "small", "kind": "plain"}, "absent": None,
+    }  # fmt: skip
+    assert score_table([prediction_of(line) for line in lines]).tally() == result.tally
     assert lines[1]["iou"] is None
 
 
@@ -228,7 +229,7 @@ def test_evaluate_when_the_data_set_has_problems_then_they_are_told():
     assert evaluate(FakeGrounder(), dataset).problems == ("line 2: expected a JSON object",)
 
 
-def test_evaluate_when_the_model_gives_boxes_only_then_the_masks_part_is_null(tmp_path):
+def test_evaluate_when_the_model_gives_boxes_only_then_the_masks_part_is_null():
     result = evaluate(FakeGrounder(masks=False), [sample(1), sample(2, box=SMALL), sample(3, "nothing", box=None)])
     report = json.loads(json.dumps(result.report(), allow_nan=False))
     assert report["rec"]["acc@0.5"] == 0.5
@@ -236,13 +237,10 @@ def test_evaluate_when_the_model_gives_boxes_only_then_the_masks_part_is_null(tm
     assert report["no_target_accuracy"] == 1.0
     assert report["baselines"]["best_constant_box"]["res"]["miou"] > 0  # the data has masks all the same
     assert [(p.iou, p.mask_iou) for p in result.predictions] == [(1.0, None), (0.0, None), (None, None)]
-    write_report(result, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [line["mask_iou"] for line in lines] == [None, None, None]
     assert format_table(replace(result, model="tiny")).splitlines()[4].split() == ["tiny", "50.0", "50.0", *["-"] * 6]
 
 
-def test_evaluate_when_the_model_gives_masks_only_then_the_boxes_part_is_null(tmp_path):
+def test_evaluate_when_the_model_gives_masks_only_then_the_boxes_part_is_null():
     result = evaluate(FakeGrounder(boxes=False), [sample(1), sample(2, box=SMALL), sample(3, mask=None)])
     report = json.loads(json.dumps(result.report(), allow_nan=False))
     assert (report["rec"], report["ie"]) == (None, None)
@@ -250,9 +248,6 @@ def test_evaluate_when_the_model_gives_masks_only_then_the_boxes_part_is_null(tm
     assert [(p.box, p.iou, p.mask_iou) for p in result.predictions] == [
         (None, None, 1.0), (None, None, 0.0), (None, None, None)
     ]  # fmt: skip
-    write_report(result, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [line["box"] for line in lines] == [None, None, None]
     cells = format_table(replace(result, model="tiny")).splitlines()[4].split()
     assert cells == ["tiny", "-", "-", "50.0", "45.5", "50.0", "50.0", "50.0", "-"]  # 100 of 220 pixels
 
@@ -283,3 +278,71 @@ def test_evaluate_command_result_when_suppression_is_asked_for_then_in_place_of_
 def test_evaluate_command_result_when_there_is_no_such_suppression_then_one_sentence():
     with pytest.raises(ValueError, match=r"expected a suppression out of .*'adaptive'.*, got 'hard'"):
         evaluate_command_result("fake", "toy.jsonl", suppression="hard")
+
+
+def test_write_report_when_written_then_the_markdown_holds_intervals_and_parts(tmp_path):
+    things = (Instance(category="a|b", box_xyxy_px=LARGE),)
+    data = [sample(i, box=(LARGE, SMALL)[i % 2], image_id=str(i), category="a|b", instances=things) for i in range(8)]
+    result = evaluate(FakeGrounder(), data, name="toy")
+    write_report(replace(result, model="tiny"), tmp_path)
+    lines = (tmp_path / "metrics.md").read_text().splitlines()
+    assert lines[0].startswith("`tiny` on toy: 8 samples")
+    row = next(line for line in lines if line.startswith("| tiny |"))
+    assert "| 50.0 (12.5 to 87.5) |" in row
+    best = next(line for line in lines if line.startswith("| best constant box |"))
+    assert best.split("|")[2].strip() == "50.0"
+    assert any(line.startswith("| category a\\|b | 8 |") for line in lines)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["ci95"]["rec.acc@0.5"] == [0.125, 0.875]
+    assert metrics["slices"]["length"]["1-2"]["rec.acc@0.5"] == 0.5
+
+
+def test_evaluate_when_numbers_are_not_finite_then_told_and_left_out():
+    grounder = FakeGrounder()
+    grounder.box = (0.0, 0.0, float("nan"), 10.0)
+    with pytest.raises(ValueError, match="sample '1': expected finite numbers of the model"):
+        evaluate(grounder, [sample(1)])
+
+
+@pytest.fixture
+def evaluated(monkeypatch, tmp_path):
+    """Runs the command's work on a stand-in model and data; gives the result."""
+    data = [sample(i, image_id=str(i)) for i in range(5)]
+
+    def run(model="fake", **options):
+        grounder = FakeGrounder()
+        grounder.name, grounder.suppression = model, "soft"
+        monkeypatch.setattr("deixis.grounder.load", lambda *_arguments, **_options: grounder)
+        monkeypatch.setattr("deixis.data.open_dataset", lambda name, **_options: data)
+        return evaluate_command_result(model, "toy.jsonl", report=tmp_path, **options)
+
+    return run
+
+
+def test_evaluate_command_result_when_run_then_four_files_and_none_left_over(evaluated, tmp_path):
+    evaluated()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["metrics.json", "metrics.md", "predictions.jsonl", "report.html", "run.json"]
+
+
+def test_evaluate_command_result_when_cut_off_then_the_same_command_goes_on(evaluated, tmp_path):
+    whole = evaluated()
+    lines = (tmp_path / "predictions.jsonl").read_bytes()
+    (tmp_path / "metrics.json").unlink()
+    (tmp_path / "predictions.jsonl").write_bytes(lines[: len(lines) // 2])
+    resumed = evaluated()
+    assert resumed.num_resumed == 2
+    assert resumed.report() == whole.report()
+    assert (tmp_path / "predictions.jsonl").read_bytes() == lines
+
+
+@pytest.mark.parametrize("options", [{"model": "other"}, {"limit": 4}, {"resume": False}, {"precision": "float32"}])
+def test_evaluate_command_result_when_something_else_was_cut_off_then_it_starts_anew(evaluated, tmp_path, options):
+    evaluated()
+    (tmp_path / "metrics.json").unlink()
+    assert evaluated(**options).num_resumed == 0
+
+
+def test_evaluate_command_result_when_it_was_finished_then_it_starts_anew(evaluated):
+    evaluated()
+    assert evaluated().num_resumed == 0

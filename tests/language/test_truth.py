@@ -140,3 +140,17 @@ def test_truth_when_a_phrase_is_mirrored_then_the_mirror_image_is_marked_alike(p
 def test_truth_when_any_text_then_marked(text):
     truth = truth_of(text)
     assert bool(truth.reason) == (truth.mirror == "breaks" or truth.crop == "breaks")
+
+
+@pytest.mark.parametrize("phrase", ["bottomleft dog", "guy onleft", "topleft", "lowerleftmost cup", "theright one"])
+def test_glued_side_when_read_then_never_mirrored_and_a_place(phrase):
+    assert not can_mirror(phrase)
+    assert truth_of(phrase).crop == "breaks"
+
+
+@pytest.mark.parametrize(
+    "phrase", ["bright shirt", "upright copyrighted fright", "playwright", "leftovers", "brightest one"]
+)
+def test_words_that_only_spell_a_side_when_read_then_mirrored_as_they_are(phrase):
+    assert can_mirror(phrase)
+    assert truth_of(phrase).crop == "stays"

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from deixis.cli import data_convert
-from deixis.cli.ground import PICTURES
+from deixis.cli import data_check, data_convert, data_leaks, data_make, data_pack, data_show, data_stats
 from deixis.cli.running import check_writable, tell, tell_problems
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from deixis.structures import Sample
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Write phrases for instances; look at samples; find anchors."
 )
 
+app.command("show", no_args_is_help=True)(data_show.show)
+app.command("stats", no_args_is_help=True)(data_stats.stats)
+app.command("pack", no_args_is_help=True)(data_pack.pack)
 app.command("convert", no_args_is_help=True)(data_convert.convert)
+app.command("check", no_args_is_help=True)(data_check.check)
+app.command("leaks", no_args_is_help=True)(data_leaks.leaks)
+app.add_typer(data_make.app, name="make")
 
 _DRAWN_FOR_ANCHORS = 2000
 
@@ -57,26 +57,6 @@ def phrases(
             progress=progress,
         )
     typer.echo(summary)
-
-
-@app.command(no_args_is_help=True)
-def show(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET[:SPLIT]", help="A name, a .jsonl, or a COCO .json.")],
-    out: Annotated[Path, typer.Option(help="The picture to write.", show_default=False)],
-    n: Annotated[int, typer.Option(min=1, max=400, help="So many samples.")] = 12,
-    root: Annotated[Path | None, typer.Option(help="The folder of the data set's files.")] = None,
-    columns: Annotated[int, typer.Option(min=1, max=20, help="So many side by side.")] = 4,
-) -> None:
-    """Draw a sheet of samples: box, tinted mask, phrase."""
-    check_writable(out, suffixes=PICTURES)
-    from deixis.data import open_dataset, parse_dataset_spec
-    from deixis.drawing import draw_sheet
-
-    name, split = parse_dataset_spec(dataset)
-    samples = open_dataset(name, split=split, root=root, limit=n)
-    pictures = [_picture(samples[index]) for index in range(min(n, len(samples)))]
-    draw_sheet(pictures, columns=columns).save(out)
-    typer.echo(f"{len(pictures)} samples drawn to {out}")
 
 
 @app.command(no_args_is_help=True)
@@ -133,14 +113,3 @@ def _print_anchors(result: dict[str, Any]) -> None:
     console.print(table)
     told = f"{result['n']} boxes on a canvas of {result['size']} pixels, mean IoU {result['mean_iou']:.3f}"
     console.print(told, highlight=False)
-
-
-def _picture(sample: Sample) -> Image.Image:
-    from deixis.drawing import Mark, draw_marks
-    from deixis.geometry.images import read_image
-    from deixis.geometry.masks import read_mask
-
-    image = read_image(sample.image)
-    mask = None if sample.mask is None else read_mask(sample.mask, image.shape[:2])
-    words = sample.phrase if sample.box_xyxy_px is not None else f"{sample.phrase} (nothing)"
-    return draw_marks(image, [Mark(text=words, box_xyxy_px=sample.box_xyxy_px, mask=mask)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from deixis.data.loading import CanvasRules, Picture, Target, TrainingBatch, collate
+from deixis.data.packed import PackedSamples
 from deixis.data.pipelines import Pipeline
 from deixis.data.transforms import View
 from deixis.geometry.images import read_image
@@ -76,21 +78,41 @@ class Epochs:
             rng = np.random.default_rng((seed, epoch, index, 1))
             chosen = rng.permutation(len(group))[:phrases]
             try:
-                pictures.append(self._picture([self.samples[group[one]] for one in chosen], rng, size, rules))
+                pictures.append(self._picture([self._sample(group[one]) for one in chosen], rng, size, rules))
             except (OSError, ValueError) as error:
                 problem = str(error)
+                _tell_once(problem)
         if not pictures:
             raise ValueError(f"expected images that can be read, got none of {len(order)} referents ({problem})")
         return collate(pictures, size, np.random.default_rng((seed, epoch, place, 2)), absent, rules)
 
+    def _sample(self, index: int) -> Sample:
+        """A sample; of packed data at the size of its packed picture."""
+        return self.samples.small(index) if isinstance(self.samples, PackedSamples) else self.samples[index]
+
     def _picture(self, samples: list[Sample], rng: np.random.Generator, size: int, rules: CanvasRules) -> Picture:
-        image = read_image(samples[0].image)
+        image = samples[0].image
+        if not isinstance(self.samples, PackedSamples) or not isinstance(image, np.ndarray):
+            image = read_image(image)  # packed pixels are neither decoded nor copied
         masks = [None if s.mask is None else read_mask(s.mask, image.shape[:2]) for s in samples]
         targets = [Target(s.phrase, s.box_xyxy_px, m, s.category or "") for s, m in zip(samples, masks, strict=True)]
         present = frozenset(i.category for i in samples[0].instances) or None
         if self.augment is None or self.augment == Pipeline():
             return Picture(image, targets, present)
         return _augmented(self.augment, Picture(image, targets, present), samples[0], rng, size, rules)
+
+
+_TOLD: set[str] = set()
+_MOST_TOLD = 5
+
+
+def _tell_once(problem: str) -> None:
+    """Say on stderr what was passed over, the first few of each process that reads."""
+    if problem in _TOLD or len(_TOLD) >= _MOST_TOLD or sys.stderr is None:
+        return
+    _TOLD.add(problem)
+    more = "; more of the kind are not told" if len(_TOLD) == _MOST_TOLD else ""
+    print(f"training: a picture is passed over: {problem}{more}", file=sys.stderr, flush=True)
 
 
 def group_by_referent(samples: Sequence[Sample]) -> list[list[int]]:

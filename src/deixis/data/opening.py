@@ -87,8 +87,11 @@ def open_text(name: str, split: str | None, root: str | Path | None, limit: int 
 def open_folder(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
     """A folder, whose form its files tell."""
     from deixis.data.detect import folder_form
+    from deixis.data.packed import is_pack, open_pack
 
     folder = Path(name)
+    if is_pack(folder):
+        return open_pack(folder, split, root, limit)
     form = folder_form(folder)
     if form is None:
         raise ValueError(

@@ -84,6 +84,10 @@ class Refer(Sequence[Sample]):
             return [self._sample(expression) for expression in self._expressions[index]]
         return self._sample(self._expressions[index])
 
+    def image_hw(self, index: int) -> tuple[int, int]:
+        """(height, width) of a sample's image as the release states it; the image is not opened."""
+        return self._of_images.images[self._expressions[index].image].hw
+
     def _sample(self, expression: Expression) -> Sample:
         instances = self._instances(expression.image)
         meant = instances[expression.place]

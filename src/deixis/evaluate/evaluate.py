@@ -2,106 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from deixis.config import SUPPRESSIONS
 from deixis.evaluate.baselines import Case, measure_baselines
-from deixis.geometry.boxes import clip_box
-from deixis.geometry.images import ImageSource
-from deixis.geometry.masks import read_mask
-from deixis.metrics import Tally, score_sample
-from deixis.structures import BoxXyxy, Sample
-
-SceneT = TypeVar("SceneT")
-AnswerT = TypeVar("AnswerT")
-
-_PHRASES_AT_ONCE = 32
-_COLUMNS = (  # title, part of the report, key in it
-    ("box Acc@0.5", "rec", "acc@0.5"),
-    ("mean IoU", "rec", "mean_iou"),
-    ("mask mIoU", "res", "miou"),
-    ("oIoU", "res", "oiou"),
-    ("Acc@0.5", "res", "acc@0.5"),
-    ("Acc@0.7", "res", "acc@0.7"),
-    ("Acc@0.9", "res", "acc@0.9"),
-    ("IE", "", "ie"),
+from deixis.evaluate.calibration import calibration_report, found_report
+from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.processes import Task, parts_by_processes
+from deixis.evaluate.report import format_table, write_report
+from deixis.evaluate.running import (
+    AbsentPhrases,
+    Asker,
+    GrounderLike,
+    GroundingLike,
+    Part,
+    Problem,
+    SceneLike,
+    ask_together,
+    clip_to_image,
+    runs_of_one_image,
 )
+from deixis.metrics import Tally
+from deixis.metrics.bootstrap import Interval, intervals
+from deixis.metrics.slices import SLICES, length_bounds, report_slices
+from deixis.metrics.sums import RATIOS
+from deixis.metrics.table import ScoreTable
+from deixis.structures import Sample
 
+__all__ = [
+    "EvaluationResult", "GrounderLike", "GroundingLike", "Prediction", "SceneLike", "ask_together", "clip_to_image",
+    "evaluate", "evaluate_command_result", "format_table", "runs_of_one_image", "score_table", "write_report",
+]  # fmt: skip
 
-class GroundingLike(Protocol):
-    """An answer, as `deixis.grounder.Grounding` gives it."""
-
-    @property
-    def box(self) -> BoxXyxy | None:
-        """(x1, y1, x2, y2) in pixels of the original image; None where the model gives no boxes."""
-        ...
-
-    @property
-    def mask(self) -> NDArray[np.bool_] | None:
-        """Bool [H, W] of the original image; None where the model gives no masks."""
-        ...
-
-    @property
-    def hw(self) -> tuple[int, int]:
-        """Height and width of the original image."""
-        ...
-
-    @property
-    def score(self) -> float:
-        """How sure, 0..1."""
-        ...
-
-    @property
-    def agreement(self) -> float:
-        """How far box and mask tell the same story, 0..1."""
-        ...
-
-    @property
-    def found(self) -> bool:
-        """Whether the thing is there at all."""
-        ...
-
-
-class SceneLike(Protocol):
-    """An encoded image."""
-
-    def ground_all(self, phrases: Sequence[str]) -> Sequence[GroundingLike]:
-        """Answer each phrase."""
-        ...
-
-
-class GrounderLike(Protocol):
-    """What can be evaluated."""
-
-    def look(self, image: ImageSource) -> SceneLike:
-        """Encode an image."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the model said to one sample, and how right it was; one line of ``predictions.jsonl``."""
-
-    id: str
-    image_id: str
-    phrase: str
-    box: tuple[float, ...] | None
-    score: float
-    agreement: float
-    found: bool
-    iou: float | None
-    """IoU of the boxes; None where the phrase means nothing in the image."""
-    mask_iou: float | None
-    """IoU of the masks; None where the data has none."""
+_RUN = "run.json"
+_FINISHED = "metrics.json"
+Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +61,16 @@ class EvaluationResult:
     model: str = ""
     suppression: str | None = None
     """How the box corrected the masks, out of `deixis.config.SUPPRESSIONS`; None where nobody says."""
+    ci95: Mapping[str, Interval | None] = field(default_factory=dict)
+    """The intervals of ``tally``'s metrics, by bootstrap over images."""
+    slices: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Of `deixis.metrics.slices.report_slices`."""
+    found: dict[str, Any] = field(default_factory=dict)
+    """Of `deixis.evaluate.calibration.found_report`."""
+    calibration: dict[str, Any] | None = None
+    """Of `deixis.evaluate.calibration.calibration_report`."""
+    num_resumed: int = 0
+    """How many of the predictions were taken over from an earlier run that was cut off."""
 
     def report(self) -> dict[str, Any]:
         """Return one object for JSON: the metrics of :meth:`Tally.report` with what was measured on what."""
@@ -129,6 +82,10 @@ class EvaluationResult:
             **self.tally.report(),
             "n_problems": len(self.problems),
             "baselines": self.baselines,
+            "ci95": {metric: None if pair is None else list(pair) for metric, pair in self.ci95.items()},
+            "slices": self.slices,
+            "found": self.found,
+            "calibration": self.calibration,
         }
 
 
@@ -139,7 +96,9 @@ def evaluate(
     name: str = "",
     split: str | None = None,
     baselines: bool = True,
-    progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
+    absent: bool = True,
+    log: PredictionLog | None = None,
+    progress: Progress | None = None,
 ) -> EvaluationResult:
     """Ask the grounder every phrase of a data set and measure its answers.
 
@@ -154,37 +113,25 @@ def evaluate(
         name: the data set's name, for the report.
         split: its split, for the report.
         baselines: whether to measure the baselines too; they read every mask once more.
+        absent: whether to ask each image for what it surely lacks too, see `AbsentPhrases`.
+        log: gets every answer as it comes; what is in it already is not asked again.
         progress: wraps the samples' indices, such as ``functools.partial(progress_over, label="evaluating")``.
 
     Raises:
         ValueError: no sample at all could be measured; the sentence gives the first reason.
     """
-    tally, predictions, cases = Tally(), [], []
-    problems: list[str] = [*getattr(dataset, "problems", ())]
-    indices = range(len(dataset))
-    for group in runs_of_one_image(dataset, progress(indices) if progress else indices, problems):
-        for sample, answer in ask_together(group, grounder.look, lambda scene, said: scene.ground_all(said), problems):
-            try:
-                sample = clip_to_image(sample, answer.hw)
-                score, prediction = _measure(sample, answer)
-            except (ValueError, OSError) as error:
-                problems.append(f"sample {sample.id!r}: {error}")
-                continue
-            tally += score
-            predictions.append(prediction)
-            case = Case.of(sample, answer.hw) if baselines else None
-            cases += [] if case is None else [case]
-    if not predictions:
-        reason = problems[0] if problems else "the data set is empty"
-        raise ValueError(f"expected at least one sample that can be measured, got none ({reason}); check the data set")
-    return EvaluationResult(
-        dataset=name,
-        split=split,
-        tally=tally,
-        baselines=measure_baselines(cases) if baselines else {},
-        predictions=tuple(predictions),
-        problems=tuple(problems),
+    asker = Asker(
+        grounder=grounder,
+        dataset=dataset,
+        length_bounds=length_bounds(name),
+        absent=AbsentPhrases(dataset) if absent else None,
+        cases=baselines,
+        keep_masks=log is not None,
     )
+    indices = range(len(dataset))
+    parts = asker.parts(progress(indices) if progress else indices, log.known if log else {})
+    known = getattr(dataset, "problems", ())
+    return replace(_collect(parts, known, baselines=baselines, log=log), dataset=name, split=split)
 
 
 def evaluate_command_result(
@@ -197,6 +144,8 @@ def evaluate_command_result(
     limit: int | None = None,
     precision: str = "auto",
     suppression: str | None = None,
+    processes: int = 1,
+    resume: bool = True,
     show_progress: bool = False,
 ) -> EvaluationResult:
     """Do what ``deixis evaluate MODEL DATASET[:SPLIT]`` does, all but printing.
@@ -209,171 +158,136 @@ def evaluate_command_result(
         dataset: a name, a .jsonl file or a COCO .json file.
         split: one of the data set's splits; None for its own default.
         root: the folder of the data set's files.
-        report: a folder to write ``metrics.json`` and ``predictions.jsonl`` into.
+        report: a folder to write ``predictions.jsonl`` into as it comes, then ``metrics.json``, ``metrics.md`` and
+            ``report.html``.
         limit: at most so many samples.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         suppression: one of `deixis.config.SUPPRESSIONS` in place of the model's own; None leaves the model's.
+        processes: how many share the work; the figures do not depend on it.
+        resume: whether to go on where the same evaluation was cut off in ``report``.
         show_progress: whether to tell on stderr how far it is.
 
     Raises:
         FileNotFoundError: the model or the data set is not there.
         ValueError: the data set is malformed, nothing in it can be measured, or there is no such suppression.
     """
-    from deixis.data import default_split, open_dataset
-    from deixis.grounder import load
+    from deixis.data import default_split
     from deixis.progress import progress_over
 
     if suppression not in (None, *SUPPRESSIONS):
         raise ValueError(f"expected a suppression out of {SUPPRESSIONS}, got {suppression!r}; choose one of these")
-    split = split or default_split(dataset)
-    samples = open_dataset(dataset, split=split, root=root, limit=limit)
-    grounder = load(model, precision=precision)
-    grounder.suppression = suppression or grounder.suppression
-    progress = partial(progress_over, label="evaluating", total=len(samples)) if show_progress else None
-    result = evaluate(grounder, samples, name=dataset, split=split, progress=progress)
-    result = replace(result, model=grounder.name, suppression=grounder.suppression)
-    if report is not None:
-        write_report(result, report)
+    task = Task(
+        model=model, dataset=dataset, split=split or default_split(dataset), root=root, limit=limit,
+        precision=precision, suppression=suppression, keep_masks=report is not None,
+    )  # fmt: skip
+    samples = task.open()
+    grounder = task.load()
+    progress = partial(progress_over, label="evaluating", total=len(samples)) if show_progress else iter
+    log = None if report is None else _open_log(report, _describe(task, grounder, samples), resume)
+    with log or nullcontext():
+        known = log.known if log else {}
+        if processes > 1:
+            parts = _follow(parts_by_processes(task, samples, known, processes), progress(range(len(samples))))
+        else:
+            parts = task.asker(grounder, samples).parts(progress(range(len(samples))), known)
+        result = _collect(parts, getattr(samples, "problems", ()), baselines=task.baselines, log=log)
+    result = replace(result, dataset=dataset, split=task.split, model=grounder.name, suppression=grounder.suppression)
+    if report is not None and log is not None:
+        _write_all(result, report, log, samples, grounder)
     return result
 
 
-def format_table(result: EvaluationResult) -> str:
-    """Return the figures as a plain text table in percent, the model above the baselines; "-" where there is none."""
-    rows = [["", *(title for title, _, _ in _COLUMNS)], _table_row(result.model or "model", result.tally.report())]
-    rows += [_table_row(name.replace("_", " "), report or {}) for name, report in result.baselines.items()]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
-    where = result.dataset + (f":{result.split}" if result.split else "")
-    head = f"{where}: {round(result.tally.n)} samples, figures in percent"
-    if result.tally.num_no_target:
-        share = _percent(result.tally.report(), "no_target_accuracy")
-        head += f"; {round(result.tally.num_no_target)} of them mean nothing in the image, {share} % of these told so"
-    if result.problems:
-        head += f"; {len(result.problems)} more left out"
-    return "\n".join([head, "", lines[0], "-" * max(map(len, lines)), *lines[1:]])
+def score_table(predictions: Sequence[Prediction]) -> ScoreTable:
+    """The scores of predictions, one row each."""
+    return ScoreTable([one.sample_score() for one in predictions], [one.image_id for one in predictions])
 
 
-def write_report(result: EvaluationResult, folder: Path) -> None:
-    """Write ``metrics.json`` and ``predictions.jsonl`` into a folder, each file whole or not at all.
+def _collect(
+    parts: Iterable[Part], problems: Iterable[str], *, baselines: bool, log: PredictionLog | None
+) -> EvaluationResult:
+    """All figures; they depend on what is in the parts alone, and not on how the work was shared out."""
+    predictions: list[Prediction] = []
+    cases: list[Case] = []
+    told: list[Problem] = []
+    num_fresh = 0
+    for part in parts:
+        if log is not None:
+            log.append(part.fresh)
+        predictions += part.predictions
+        cases += part.cases
+        told += part.problems
+        num_fresh += len(part.fresh)
+    sentences = (*problems, *(sentence for _, sentence in sorted(told, key=lambda problem: problem[0])))
+    if not predictions:
+        reason = sentences[0] if sentences else "the data set is empty"
+        raise ValueError(f"expected at least one sample that can be measured, got none ({reason}); check the data set")
+    if log is not None:
+        log.finish([one.index for one in predictions])
+    table = score_table(predictions)
+    tally = table.tally()
+    labels = [tuple(one.labels.get(name) for name in SLICES) for one in predictions]
+    return EvaluationResult(
+        dataset="",
+        split=None,
+        tally=tally,
+        baselines=measure_baselines(cases) if baselines else {},
+        predictions=tuple(predictions),
+        problems=sentences,
+        ci95=intervals(table, [metric for metric in RATIOS if tally.value(metric) is not None]),
+        slices=report_slices(table, labels),
+        found=found_report(predictions),
+        calibration=calibration_report(predictions),
+        num_resumed=len(predictions) - num_fresh,
+    )
 
-    Raises:
-        OSError: the folder cannot be made or written.
-    """
+
+def _follow(pieces: Iterable[tuple[range, list[Part]]], ticks: Iterable[int]) -> Iterator[Part]:
+    """The parts one by one, while as many ticks as they have samples go by."""
+    clock = iter(ticks)
+    for piece, parts in pieces:
+        yield from parts
+        for _ in piece:
+            next(clock)
+    next(clock, None)  # lets the bar end
+
+
+def _open_log(folder: Path, described: Mapping[str, object], resume: bool) -> PredictionLog:
+    """The log of the same evaluation, if it was cut off, or an empty one."""
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = {**result.report(), "problems": list(result.problems)}
-    _write_whole(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    lines = (json.dumps(asdict(prediction), allow_nan=False) for prediction in result.predictions)
-    _write_whole(folder / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
+    run, wanted = folder / _RUN, json.dumps(described, indent=1)
+    same = run.is_file() and not (folder / _FINISHED).exists() and run.read_bytes() == wanted.encode()
+    for name in (_FINISHED, "metrics.md", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    log = PredictionLog(folder / "predictions.jsonl", resume=resume and same)
+    run.write_bytes(wanted.encode())
+    return log
 
 
-def runs_of_one_image(dataset: Sequence[Sample], indices: Iterable[int], problems: list[str]) -> Iterator[list[Sample]]:
-    """Yield runs of consecutive samples of one ``image_id``, at most 32 long, to be asked together.
-
-    Args:
-        dataset: read one by one.
-        indices: which samples, in this order.
-        problems: gets a sentence for each sample that cannot be read, which is left out.
-    """
-    group: list[Sample] = []
-    for index in indices:
-        try:
-            sample = dataset[index]
-        except (ValueError, OSError) as error:
-            problems.append(f"sample number {index}: {error}")
-            continue
-        if group and (sample.image_id != group[0].image_id or len(group) == _PHRASES_AT_ONCE):
-            yield group
-            group = []
-        group.append(sample)
-    if group:
-        yield group
+def _describe(task: Task, grounder: Any, samples: Sequence[Sample]) -> dict[str, object]:  # noqa: ANN401  or alike
+    """What must be equal for two evaluations to give equal answers."""
+    asked = {key: value if value is None else str(value) for key, value in asdict(task).items()}
+    return {"deixis": version("deixis"), **asked, "samples": len(samples), "weights": _digest(grounder)}
 
 
-def ask_together(
-    group: Sequence[Sample],
-    look: Callable[[ImageSource], SceneT],
-    ask: Callable[[SceneT, list[str]], Sequence[AnswerT]],
-    problems: list[str],
-) -> Iterator[tuple[Sample, AnswerT]]:
-    """Yield the samples of one image that got an answer, by one look for all of them.
+def _digest(grounder: Any) -> str:  # noqa: ANN401  a grounder or anything alike
+    """Of all that makes a model answer as it does."""
+    made = hashlib.blake2b(digest_size=16)
+    model = getattr(grounder, "model", None)
+    if model is not None:
+        import torch
 
-    Args:
-        group: samples of one image, at least one.
-        look: encodes the image.
-        ask: answers phrases, one answer each.
-        problems: gets a sentence for each sample whose image or phrase is refused, which is left out.
-    """
-    try:
-        scene = look(group[0].image)
-    except (ValueError, OSError) as error:
-        problems += [f"sample {sample.id!r}: {error}" for sample in group]
-        return
-    try:
-        answers = ask(scene, [sample.phrase for sample in group])
-    except ValueError:  # one phrase is refused: ask one by one, so that the others are not lost
-        for sample in group:
-            try:
-                (answer,) = ask(scene, [sample.phrase])
-            except ValueError as error:
-                problems.append(f"sample {sample.id!r}: {error}")
-                continue
-            yield sample, answer
-        return
-    yield from zip(group, answers, strict=True)
+        for name, tensor in model.state_dict().items():
+            made.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            made.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        made.update(repr((model.config, grounder.calibration)).encode())
+    made.update(repr((grounder.name, grounder.suppression)).encode())
+    return made.hexdigest()
 
 
-def clip_to_image(sample: Sample, hw: tuple[int, int]) -> Sample:
-    """The sample with its box as far as it lies in the image of ``hw`` (height, width).
+def _write_all(
+    result: EvaluationResult, folder: Path, log: PredictionLog, samples: Sequence[Sample], grounder: GrounderLike
+) -> None:
+    from deixis.evaluate.html_report import write_html
 
-    Raises:
-        ValueError: the box lies outside of the image.
-    """
-    if sample.box_xyxy_px is None:
-        return sample
-    x1, y1, x2, y2 = clip_box(sample.box_xyxy_px, hw).tolist()
-    if x1 >= x2 or y1 >= y2:
-        raise ValueError(
-            f"expected a box that overlaps its image of (height, width) {hw!r}, got {sample.box_xyxy_px!r}; correct it"
-        )
-    return replace(sample, box_xyxy_px=(x1, y1, x2, y2))
-
-
-def _measure(sample: Sample, answer: GroundingLike) -> tuple[Tally, Prediction]:
-    score = score_sample(
-        target_box=sample.box_xyxy_px,
-        target_mask=None if sample.mask is None else read_mask(sample.mask, answer.hw),
-        box=answer.box,
-        mask=answer.mask,
-        found=answer.found,
-    )
-    prediction = Prediction(
-        id=sample.id,
-        image_id=sample.image_id,
-        phrase=sample.phrase,
-        box=None if answer.box is None else tuple(float(value) for value in answer.box),
-        score=float(answer.score),
-        agreement=float(answer.agreement),
-        found=bool(answer.found),
-        iou=score.box_iou,
-        mask_iou=score.mask_iou,
-    )
-    return Tally.of(score), prediction
-
-
-def _table_row(name: str, report: dict[str, Any]) -> list[str]:
-    parts = ((report.get(part) or {} if part else report, key) for _, part, key in _COLUMNS)
-    return [name, *(_percent(figures, key) for figures, key in parts)]
-
-
-def _percent(figures: dict[str, Any], key: str) -> str:
-    value = figures.get(key)
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_html(result, folder / "report.html", log, samples, grounder)
+    write_report(result, folder)

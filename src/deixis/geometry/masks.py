@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import SupportsInt, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.geometry.images import MAX_PIXELS, read_mask_file
+from deixis.geometry.images import read_mask_file
+from deixis.geometry.run_lengths import checked_hw, checked_size, compress_runs, run_lengths, short_repr
 from deixis.structures import BoxXyxy, Mask, Rle
 
 BoolMask = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
-_MAX_GROUPS = 7  # characters a count: 35 bits, enough for any difference of two counts up to MAX_PIXELS
 _MAX_COORDINATE = 1e6
 _MAX_CROSSINGS = 20_000_000
 
@@ -35,32 +33,17 @@ def encode_rle(mask: BoolMask) -> Rle:
     changes = np.flatnonzero(column_major[1:] != column_major[:-1]) + 1
     first = [0, 0] if column_major[0] else [0]  # the first run counts zeros, so a leading one makes it empty
     counts = np.diff(np.concatenate([first, changes, [column_major.size]]))
-    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": _compress(counts).decode("ascii")}
+    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": compress_runs(counts).decode("ascii")}
 
 
 def decode_rle(rle: Rle | Mapping[str, object]) -> BoolMask:
     """Return COCO run lengths as a mask: bool [H, W].
 
     Args:
-        rle: ``size`` [H, W] and ``counts``, a compressed string (or bytes) or a plain list of run lengths.
-
-    Raises:
-        ValueError: size or counts are missing or malformed, or the counts do not add up to H * W.
+        rle: see :func:`deixis.geometry.run_lengths.run_lengths`, whose errors it raises.
     """
-    height, width = _rle_size(rle)
-    counts = rle.get("counts")
-    if isinstance(counts, str):
-        counts = counts.encode("utf-8", errors="surrogatepass")
-    if isinstance(counts, bytes):
-        runs = _decompress(counts, height * width)
-    elif isinstance(counts, list | tuple | np.ndarray):
-        runs = _plain_counts(counts)
-    else:
-        raise ValueError(f"expected RLE counts as a string or a list of whole numbers, got {_short(counts)}")
-    if runs.size == 0 or runs.min() < 0 or runs.max() > MAX_PIXELS or int(runs.sum()) != height * width:
-        raise ValueError(
-            f"expected RLE counts of at least 0 that add up to {height} x {width}, got {_short(runs.tolist())}"
-        )
+    height, width = checked_size(rle)
+    runs = run_lengths(rle)
     values = np.zeros(runs.size, dtype=np.bool_)
     values[1::2] = True
     return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
@@ -79,7 +62,7 @@ def rasterize_polygons(polygons: Sequence[Sequence[float]], hw: tuple[int, int])
         ValueError: a polygon has an odd count of numbers, fewer than three points, or numbers that are not
             finite or beyond a million.
     """
-    height, width = _checked_hw(hw)
+    height, width = checked_hw(hw)
     mask = np.zeros((height, width), dtype=np.bool_)
     for polygon in polygons:
         _fill(mask, _points(polygon))
@@ -123,7 +106,7 @@ def read_mask(mask: Mask, hw: tuple[int, int]) -> BoolMask:
     elif isinstance(mask, list | tuple):
         return rasterize_polygons(mask, hw)
     else:
-        raise ValueError(f"expected a mask as RLE, polygons or a file, got {_short(mask)}")
+        raise ValueError(f"expected a mask as RLE, polygons or a file, got {short_repr(mask)}")
     if found.shape != tuple(hw):
         raise ValueError(f"expected a mask of the image's size (H, W) {tuple(hw)!r}, got {name} of {found.shape!r}")
     return found
@@ -137,73 +120,15 @@ def mask_iou(a: BoolMask, b: BoolMask) -> float:
     return int(np.count_nonzero(a & b)) / union if union else 1.0
 
 
-def _compress(counts: IntArray) -> bytes:
-    """Write counts in COCO's way: from the fourth on as the difference to the one two before, six bits a letter."""
-    values = counts.copy()
-    values[3:] -= counts[1:-2]
-    shifts = 5 * np.arange(_MAX_GROUPS)
-    # k letters hold the range [-2^(5k-1), 2^(5k-1)); folding negative numbers over leaves one comparison
-    folded = np.where(values < 0, ~values, values)
-    letters_needed = 1 + (folded[:, None] >> (shifts[1:] - 1) != 0).sum(axis=1)
-    position = np.arange(_MAX_GROUPS)
-    letters = (values[:, None] >> shifts) & 0x1F
-    letters |= np.where(position < letters_needed[:, None] - 1, 0x20, 0)
-    return (letters + 48)[position < letters_needed[:, None]].astype(np.uint8).tobytes()
-
-
-def _decompress(text: bytes, num_pixels: int) -> IntArray:
-    letters = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    if letters.size == 0 or letters.size > _MAX_GROUPS * (num_pixels + 2):
-        raise ValueError(f"expected RLE counts for {num_pixels} pixels, got a string of {letters.size} letters")
-    ends = np.flatnonzero((letters & 0x20) == 0)
-    if letters.min() < 0 or letters.max() > 63 or ends.size == 0 or ends[-1] != letters.size - 1:
-        raise ValueError(f"expected a compressed RLE string, got {_short(text)}; write it anew")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _MAX_GROUPS:
-        raise ValueError(f"expected RLE counts of at most {MAX_PIXELS}, got {_short(text)}; write it anew")
-    place = np.arange(letters.size) - np.repeat(starts, lengths)
-    values = np.add.reduceat((letters & 0x1F) << (5 * place), starts)
-    values -= np.where(letters[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
-
-
-def _plain_counts(counts: Sequence[object] | NDArray[np.generic]) -> IntArray:
-    try:
-        array = np.asarray(counts)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"expected RLE counts as whole numbers, got {_short(counts)}") from error
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(f"expected RLE counts as whole numbers, got {_short(counts)}")
-    return np.minimum(array, 2 * MAX_PIXELS).astype(np.int64)
-
-
-def _rle_size(rle: Mapping[str, object]) -> tuple[int, int]:
-    size = rle.get("size")
-    if not isinstance(size, list | tuple) or len(size) != 2:
-        raise ValueError(f"expected an RLE with a size [H, W], got {_short(size)}")
-    return _checked_hw(cast("tuple[int, int]", tuple(size)))
-
-
-def _checked_hw(hw: tuple[SupportsInt, SupportsInt]) -> tuple[int, int]:
-    height, width = hw
-    whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in hw)
-    if not whole or int(height) < 1 or int(width) < 1 or int(height) * int(width) > MAX_PIXELS:
-        raise ValueError(f"expected a mask size (H, W) of 1 to {MAX_PIXELS} pixels, got {_short(hw)}")
-    return int(height), int(width)
-
-
 def _points(polygon: Sequence[float]) -> NDArray[np.float64]:
     try:
         numbers = np.asarray(polygon, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"expected a polygon as numbers [x, y, x, y, ...], got {_short(polygon)}") from error
+        raise ValueError(f"expected a polygon as numbers [x, y, x, y, ...], got {short_repr(polygon)}") from error
     if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2:
-        raise ValueError(f"expected a polygon [x, y, x, y, ...] of at least three points, got {_short(polygon)}")
+        raise ValueError(f"expected a polygon [x, y, x, y, ...] of at least three points, got {short_repr(polygon)}")
     if not (np.abs(numbers) <= _MAX_COORDINATE).all():  # also False for NaN
-        raise ValueError(f"expected polygon coordinates in pixels within a million, got {_short(polygon)}")
+        raise ValueError(f"expected polygon coordinates in pixels within a million, got {short_repr(polygon)}")
     return numbers.reshape(-1, 2)
 
 
@@ -284,8 +209,3 @@ def _encloses(outline: NDArray[np.int64], hole: NDArray[np.int64]) -> bool:
     a, b = outline, np.roll(outline, -1, axis=0)
     crossed = (a[:, 1] > y) != (b[:, 1] > y)  # corners only: every crossed edge is vertical
     return bool((crossed & (a[:, 0] > x)).sum() % 2)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -42,6 +42,27 @@ _DIRECTIONS = frozenset(
 )
 
 
+_HOLDS_A_SIDE = re.compile(r"(?<![^\W_])[^\W\d_]*(?:left|right)[^\W\d_]*(?![^\W_])")
+_NO_SIDE = re.compile(
+    r"(?:brights?|bright(?:er|est|ly|ness|en|ened)|fright\w*|upright\w*|copyright\w*|outright|downright|forthright\w*|"
+    r"\w*wright\w*|birthright\w*|righteous\w*|rightful\w*|rightly|alright|aright|leftovers?|cleft|clefts|"
+    r"straightforward\w*|\w*[bf]right\w*)"
+)
+
+
+def glued_side(phrase: str) -> str:
+    """A word in which a side is glued to something else, "bottomleft" or "onleft"; empty where there is none.
+
+    >>> glued_side("Bottomleft dog"), glued_side("bright leftmost leftovers")
+    ('bottomleft', '')
+    """
+    for match in _HOLDS_A_SIDE.finditer(phrase.lower()):
+        word = match.group()
+        if word not in _SWAPS and _NO_SIDE.fullmatch(word) is None:
+            return word
+    return ""
+
+
 def mirror_phrase(phrase: str) -> str:
     """The phrase as it is true of the mirrored image: left and right change places, all else stays.
 
@@ -74,7 +95,7 @@ def names_direction(phrase: str) -> bool:
         word = match.group().lower()
         if word in _DIRECTIONS and not any(start <= match.start() < end for start, end in kept):
             return True
-    return False
+    return bool(glued_side(phrase))
 
 
 def kept_spans(phrase: str) -> list[tuple[int, int]]:

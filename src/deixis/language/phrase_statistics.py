@@ -51,7 +51,7 @@ def compare_statistics(phrases: Iterable[str], human: Iterable[str]) -> list[Sta
     Raises:
         ValueError: one of the two has no phrase.
     """
-    written_tokens, human_tokens = [_tokens(p) for p in phrases], [_tokens(p) for p in human]
+    written_tokens, human_tokens = [words_of(p) for p in phrases], [words_of(p) for p in human]
     if not written_tokens or not human_tokens:
         raise ValueError(
             f"expected phrases on both sides, got {len(written_tokens)} written and {len(human_tokens)} human ones; "
@@ -59,7 +59,9 @@ def compare_statistics(phrases: Iterable[str], human: Iterable[str]) -> list[Sta
         )
     rows = [
         StatisticsRow(name=name, written=a, human=b, is_share=is_share)
-        for (name, a, is_share), (_, b, _) in zip(_measure(written_tokens), _measure(human_tokens), strict=True)
+        for (name, a, is_share), (_, b, _) in zip(
+            measure_words(written_tokens), measure_words(human_tokens), strict=True
+        )
     ]
     covered = _coverage(human_tokens, {token for tokens in written_tokens for token in tokens})
     rows.append(StatisticsRow(name="human words that are also written", written=covered, human=1.0))
@@ -100,11 +102,13 @@ def read_expressions(path: str | Path) -> list[str]:
         raise ValueError(f"expected a CSV in UTF-8, got {str(path)!r} ({error}); save it as such") from error
 
 
-def _tokens(phrase: str) -> list[str]:
+def words_of(phrase: str) -> list[str]:
+    """The words of a phrase in small letters, without punctuation."""
     return _TOKEN.findall(phrase.lower())
 
 
-def _measure(phrases: Sequence[list[str]]) -> list[tuple[str, float, bool]]:
+def measure_words(phrases: Sequence[list[str]]) -> list[tuple[str, float, bool]]:
+    """Of at least one phrase, given as `words_of` it: each measure's name and value, and whether it is a share."""
     lengths = [len(tokens) for tokens in phrases]
 
     def share(holds: Iterable[bool]) -> float:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from deixis.language.directions import kept_spans, mirror_phrase, names_direction
+from deixis.language.directions import glued_side, kept_spans, mirror_phrase, names_direction
 
 _TO_BE_READ = re.compile(
     r"""(?<![^\W_])(?:
@@ -102,6 +102,8 @@ def why_not_mirror(phrase: str) -> str:
         return f"{match.group()!r} is another in the mirror"
     if match := _MISSPELT_SIDE.search(lower):
         return f"{match.group()!r} may be a misspelt side"
+    if word := glued_side(lower):
+        return f"{word!r} holds a side that cannot be told apart from it"
     if match := _PERHAPS_GONE.search(lower):
         return f"{match.group()!r} may be a side or not"
     for start, end in kept_spans(phrase):

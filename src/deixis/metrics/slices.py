@@ -51,7 +51,8 @@ def labels_of(sample: Sample, bounds: tuple[int, int, int], kind: str) -> tuple[
         area = (x2 - x1) * (y2 - y1)
         size = next((name for name, limit in _SIZES_PX if area < limit), "large")
         if sample.instances and sample.category is not None:
-            same = sum(thing.category == sample.category and not thing.is_crowd for thing in sample.instances)
+            alike = sum(thing.category == sample.category and not thing.is_crowd for thing in sample.instances)
+            same = max(alike, 1)  # the thing that is meant may not be among those listed
             rivals = str(same - 1) if same - 1 < _MANY_RIVALS else f"{_MANY_RIVALS}+"
     return _length(len(sample.phrase.split()), bounds), size, rivals, kind, sample.category
 

@@ -225,5 +225,5 @@ def _whole_rectangle(matrix: Matrix, hw: tuple[int, int]) -> tuple[int, int, int
         return None
     edges = hull_of((0.0, 0.0, hw[1], hw[0]), matrix)
     x1, y1, x2, y2 = (round(v) for v in edges)
-    near = np.allclose(edges, (x1, y1, x2, y2), rtol=0, atol=1e-6)
+    near = all(abs(edge - round(edge)) <= 1e-6 for edge in edges)
     return (x1, y1, x2, y2) if near and x1 < x2 and y1 < y2 else None

@@ -1,0 +1,280 @@
+"""Two models on the same samples: by how much one is better, how sure that is, and where they differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deixis.data.whole_file import whole_file
+from deixis.evaluate import html_page
+from deixis.evaluate.calibration import is_right
+from deixis.evaluate.evaluate import EvaluationResult, evaluate_command_result, score_table
+from deixis.evaluate.gallery import answer_picture, notes_on, quality, target_picture
+from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.report import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
+from deixis.metrics.bootstrap import REPLICATES, Interval, paired_difference
+from deixis.metrics.slices import SLICES
+from deixis.structures import Sample
+
+Pair = tuple[Prediction, Prediction]
+
+OUTCOMES = ("both", "only A", "only B", "neither")
+"""Who is right about a sample."""
+_METRICS = {**TITLES, "no_target_accuracy": "N-acc"}
+_SHOWN_CASES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A figure of both models, and by how much B's is above A's."""
+
+    n: int
+    """Samples."""
+    a: float
+    b: float
+    difference: float
+    ci95: Interval | None
+    """Of the difference, by bootstrap over images, both models on the same ones; None where all are on one image."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.ci95 is not None and (self.ci95[0] > 0 or self.ci95[1] < 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two evaluations of the same data."""
+
+    a: EvaluationResult
+    b: EvaluationResult
+    pairs: tuple[Pair, ...]
+    """Both answers to each sample that both could be measured on."""
+    differences: Mapping[str, Difference]
+    """By metric."""
+    outcomes: Mapping[str, int]
+    """How many samples, by `OUTCOMES`."""
+    slices: Mapping[str, Mapping[str, Difference]] = field(default_factory=dict)
+    """By part of the data: of the accuracy of boxes, or of masks where one model gives no boxes."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be measured with A or with B, each once."""
+        return tuple(dict.fromkeys((*self.a.problems, *self.b.problems)))
+
+    def report(self) -> dict[str, Any]:
+        """Return one object for JSON."""
+        return {
+            "dataset": self.a.dataset,
+            "split": self.a.split,
+            "a": self.a.model,
+            "b": self.b.model,
+            "n": len(self.pairs),
+            "n_only_a": len(self.a.predictions) - len(self.pairs),
+            "n_only_b": len(self.b.predictions) - len(self.pairs),
+            "differences": {metric: _plain(one) for metric, one in self.differences.items()},
+            "outcomes": dict(self.outcomes),
+            "slices": {name: {part: _plain(one) for part, one in parts.items()} for name, parts in self.slices.items()},
+        }
+
+
+def compare(a: EvaluationResult, b: EvaluationResult, *, replicates: int = REPLICATES) -> Comparison:
+    """Set two evaluations of the same data side by side.
+
+    Args:
+        a: the one that is compared with.
+        b: the one whose gain is told.
+        replicates: of the bootstrap.
+
+    Raises:
+        ValueError: they have no sample in common.
+    """
+    of_b = {one.index: one for one in b.predictions}
+    pairs = tuple((one, of_b[one.index]) for one in a.predictions if one.index in of_b)
+    if not pairs or any((one.id, one.phrase) != (other.id, other.phrase) for one, other in pairs):
+        raise ValueError(
+            f"expected two evaluations of the same samples, got {len(a.predictions)} and {len(b.predictions)} that do "
+            "not belong together; measure both on the same data"
+        )
+    differences = {metric: _difference(pairs, metric, replicates) for metric in _METRICS}
+    known = {metric: one for metric, one in differences.items() if one is not None}
+    return Comparison(
+        a=a,
+        b=b,
+        pairs=pairs,
+        differences=known,
+        outcomes={name: sum(_outcome(pair) == name for pair in pairs) for name in OUTCOMES},
+        slices=_slices(pairs, "rec.acc@0.5" if "rec.acc@0.5" in known else "res.acc@0.5", replicates),
+    )
+
+
+def compare_command_result(
+    model_a: str,
+    model_b: str,
+    dataset: str,
+    *,
+    report: Path | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Comparison:
+    """Do what ``deixis evaluate A B DATASET[:SPLIT]`` does, all but printing.
+
+    Args:
+        model_a: a bundled name or a checkpoint folder.
+        model_b: another one.
+        dataset: as in `deixis.evaluate.evaluate.evaluate_command_result`.
+        report: a folder for ``comparison.json``, ``.md`` and ``.html``, and for the models' own reports in ``a`` and
+            ``b`` within it.
+        **options: further arguments of `evaluate_command_result`, for both.
+
+    Raises:
+        FileNotFoundError, ValueError: as there, or the models can be measured on no sample in common.
+    """
+    from deixis.evaluate.processes import Task
+
+    if report is not None:
+        _take_up(report)
+    a = evaluate_command_result(model_a, dataset, report=None if report is None else report / "a", **options)
+    b = evaluate_command_result(model_b, dataset, report=None if report is None else report / "b", **options)
+    comparison = compare(a, b)
+    if report is not None:
+        task = Task(model=model_a, dataset=dataset, split=a.split, root=options.get("root"), limit=options.get("limit"))
+        _write(comparison, report, task.open())
+    return comparison
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """The differences as plain text, figures in percent; a star where the interval leaves out 0."""
+    rows = difference_rows(comparison)
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
+    table = "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    return "\n\n".join([*_head(comparison), table])
+
+
+def difference_rows(comparison: Comparison) -> list[list[str]]:
+    """Titles and a row a metric, then a row a part of the data."""
+    rows = [["", "n", "A", "B", "B - A", "95 % interval", ""]]
+    rows += [_row(_METRICS[metric], one) for metric, one in comparison.differences.items()]
+    for name, parts in comparison.slices.items():
+        rows += [_row(f"{name} {part}", one) for part, one in list(parts.items())[:SHOWN_PARTS]]
+        if len(parts) > SHOWN_PARTS:
+            rows.append([f"{name}: {len(parts) - SHOWN_PARTS} more, see --json", *[""] * 6])
+    return rows
+
+
+def _row(name: str, one: Difference) -> list[str]:
+    between = "-" if one.ci95 is None else f"{100 * one.ci95[0]:+.1f} to {100 * one.ci95[1]:+.1f}"
+    star = "*" if one.is_sure else ""
+    return [name, str(one.n), percent(one.a), percent(one.b), f"{100 * one.difference:+.1f}", between, star]
+
+
+def _head(comparison: Comparison) -> list[str]:
+    a, b = comparison.a, comparison.b
+    where = a.dataset + (f":{a.split}" if a.split else "")
+    right = ", ".join(f"{name} {count}" for name, count in comparison.outcomes.items())
+    left_out = f"; {len(comparison.problems)} more left out" if comparison.problems else ""
+    return [
+        f"A is {a.model}, B is {b.model}; {where}: {len(comparison.pairs)} samples, figures in percent{left_out}",
+        f"right: {right}. A star: the 95 % interval of the difference (paired bootstrap over images) leaves out 0.",
+    ]
+
+
+def _difference(pairs: Sequence[Pair], metric: str, replicates: int) -> Difference | None:
+    a, b = (score_table([pair[side] for pair in pairs]) for side in (0, 1))
+    before, after = a.tally().value(metric), b.tally().value(metric)
+    if before is None or after is None:
+        return None
+    difference, bounds = paired_difference(a, b, metric, replicates=replicates)
+    return Difference(n=len(pairs), a=before, b=after, difference=difference, ci95=bounds)
+
+
+def _slices(pairs: Sequence[Pair], metric: str, replicates: int) -> dict[str, dict[str, Difference]]:
+    """By part of the data, from many samples to few."""
+    found: dict[str, dict[str, Difference]] = {}
+    for name in SLICES:
+        parts: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            if name in pair[0].labels:
+                parts.setdefault(pair[0].labels[name], []).append(pair)
+        for part, own in sorted(parts.items(), key=lambda item: (-len(item[1]), item[0])):
+            one = _difference(own, metric, replicates)
+            if one is not None:
+                found.setdefault(name, {})[part] = one
+    return found
+
+
+def _outcome(pair: Pair) -> str:
+    """Who is right; a phrase that means nothing is answered rightly by saying so."""
+    a, b = (not one.found if one.target_box is None else bool(is_right(one)) for one in pair)
+    return OUTCOMES[0 if a and b else 1 if a else 2 if b else 3]
+
+
+def _plain(one: Difference) -> dict[str, Any]:
+    bounds = None if one.ci95 is None else list(one.ci95)
+    return {"n": one.n, "a": one.a, "b": one.b, "difference": one.difference, "ci95": bounds}
+
+
+def _take_up(folder: Path) -> None:
+    """Of a comparison that was cut off, what is finished already is as good as what is half done."""
+    whole = folder / "comparison.json"
+    if not whole.exists():
+        for side in ("a", "b"):
+            (folder / side / "metrics.json").unlink(missing_ok=True)
+    whole.unlink(missing_ok=True)
+
+
+def _write(comparison: Comparison, folder: Path, samples: Sequence[Sample]) -> None:
+    head = _head(comparison)
+    rows = difference_rows(comparison)
+    body = [*map(html_page.paragraph, head), html_page.table(rows)]
+    with (
+        PredictionLog(folder / "a" / "predictions.jsonl", resume=True) as log_a,
+        PredictionLog(folder / "b" / "predictions.jsonl", resume=True) as log_b,
+    ):
+        for name in OUTCOMES[1:3]:
+            chosen = _most_different([pair for pair in comparison.pairs if _outcome(pair) == name])
+            if chosen:
+                title = f"{name} is right: {comparison.outcomes[name]} samples"
+                body += [html_page.heading(title), _show(chosen, samples, log_a, log_b)]
+    names = f"A, {comparison.a.model}, and B, {comparison.b.model}"
+    html_page.write_page(folder / "comparison.html", f"{names}, on {comparison.a.dataset}", body)
+    write_text(folder / "comparison.md", "\n\n".join([*head, markdown_table(rows)]) + "\n")
+    report = {**comparison.report(), "problems": list(comparison.problems)}
+    with whole_file(folder / "comparison.json") as file:
+        file.write((json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _most_different(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those furthest apart, each image once."""
+    chosen: dict[str, Pair] = {}
+    for pair in sorted(pairs, key=lambda pair: (-_gap(pair), pair[0].index)):
+        if len(chosen) == _SHOWN_CASES:
+            break
+        chosen.setdefault(pair[0].image_id, pair)
+    return list(chosen.values())
+
+
+def _gap(pair: Pair) -> float:
+    return abs((quality(pair[0]) or 0) - (quality(pair[1]) or 0))
+
+
+def _show(pairs: Sequence[Pair], samples: Sequence[Sample], log_a: PredictionLog, log_b: PredictionLog) -> str:
+    masks_a = log_a.masks(a.index for a, _ in pairs)
+    masks_b = log_b.masks(b.index for _, b in pairs)
+    figures = []
+    for a, b in pairs:
+        try:
+            sample = samples[a.index]
+            pictures = [
+                target_picture(sample, a),
+                answer_picture(sample, a, masks_a[a.index], "A"),
+                answer_picture(sample, b, masks_b[b.index], "B"),
+            ]
+        except (ValueError, OSError):
+            continue
+        notes = [f"A: {notes_on(a)[0]}", f"B: {notes_on(b)[0]}", f"sample {a.id}"]
+        figures.append(html_page.case(a.phrase, notes, pictures))
+    return html_page.cases(figures)

@@ -1,0 +1,136 @@
+"""The pages: self-contained, nothing of the data is markup, and the cases are the right ones."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deixis.evaluate import html_page, svg_plots
+from deixis.evaluate.evaluate import evaluate
+from deixis.evaluate.gallery import choose_cases
+from deixis.evaluate.html_report import write_html
+from deixis.evaluate.prediction_log import PredictionLog
+
+EVIL = '<script>alert("1")</script> & "quoted" \x00\u202e'
+VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline"}
+
+
+class Strict(HTMLParser):
+    """Notes all tags and complains where they do not close in turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(text):
+    parser = Strict()
+    parser.feed(text)
+    assert parser.open == []
+    return parser.tags
+
+
+@pytest.fixture
+def report(fake_grounder, make_sample, tmp_path):
+    phrases = ("10 10 0.9", "9 3 0.7", "3 9 0.6", "1 1 0.95", EVIL)
+    data = [
+        make_sample(i, phrase, categories=("<b>dog</b>",), category="<b>dog</b>") for i, phrase in enumerate(phrases)
+    ]
+    data.append(make_sample(5, "red cup", category="cup"))
+    with PredictionLog(tmp_path / "predictions.jsonl") as log:
+        result = replace(evaluate(fake_grounder(), data, log=log), model=EVIL, dataset="<data>", problems=(EVIL,))
+    write_html(result, tmp_path / "report.html", log, data, fake_grounder())
+    return result, (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_when_phrases_hold_markup_then_it_is_shown_and_not_run(report):
+    _, text = report
+    names = {tag for tag, _ in parsed(text)}
+    assert not names & {"script", "link", "iframe", "object"}
+    assert "<b>dog" not in text
+    assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt; &amp;" in text
+    assert "\x00" not in text
+    assert "\u202e" not in text
+
+
+def test_report_when_opened_then_nothing_is_fetched_and_it_fits_a_phone(report):
+    _, text = report
+    tags = parsed(text)
+    sources = [attributes["src"] for tag, attributes in tags if tag == "img"]
+    assert sources
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert not re.findall(r"(?:href|url|@import)", text)
+    assert not any(name.startswith("on") for _, attributes in tags for name in attributes)
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags
+    assert all(attributes["alt"] for tag, attributes in tags if tag == "img")
+
+
+def test_report_when_read_then_figures_plots_and_galleries_are_there(report):
+    result, text = report
+    for title in ("Figures", "Parts of the data", "Plots", "Worst", "Box and mask disagree", "Best", "Left out"):
+        assert f"<h2>{title}</h2>" in text
+    assert f"{100 * result.report()['rec']['acc@0.5']:.1f}" in text
+    assert text.count("<svg") >= 4  # slices, histogram, reliability, risk and coverage
+
+
+def test_picture_when_large_then_at_most_320_pixels_wide_and_high():
+    shown = html_page.case("dog", [], [("target", Image.new("RGB", (1000, 500), "red"))])
+    data = base64.b64decode(re.findall(r"base64,([^\"]+)", shown)[0])
+    picture = Image.open(io.BytesIO(data))
+    assert (picture.format, picture.size) == ("JPEG", (320, 160))
+    assert np.asarray(picture).mean(axis=(0, 1)) == pytest.approx((254, 0, 0), abs=2)
+
+
+def test_choose_cases_when_worked_by_hand_then_worst_first_and_each_image_once(report):
+    result, _ = report
+    chosen = choose_cases(result.predictions, count=2)
+    assert [one.index for one in chosen["Worst"]] == [3, 1]  # of 1 and 2, equally wrong, the surer
+    assert {one.index for one in chosen["Box and mask disagree"]} == {1, 2}
+    assert chosen["Best"][0].iou == 1.0
+    twice = [replace(one, image_id="same") for one in result.predictions]
+    assert [len(ones) for ones in choose_cases(twice).values()] == [1] * len(choose_cases(twice))
+
+
+def test_text_when_very_long_then_cut():
+    assert len(html_page.text("x" * 10_000)) < 400
+
+
+def test_bar_chart_when_drawn_then_lengths_follow_the_values():
+    svg = svg_plots.bar_chart([svg_plots.Bar("<a>", 0.5, (0.25, 1.0)), svg_plots.Bar("b", 1.0)])
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', svg)]
+    assert widths[1] == 2 * widths[0] > 0
+    assert "&lt;a&gt;" in svg
+    parsed(svg)
+
+
+def test_curves_when_drawn_then_high_values_stand_high():
+    svg = svg_plots.curves({"one": [(0.0, 0.0), (1.0, 0.5)]}, "score", "right", top=0.5, diagonal=True)
+    (points,) = re.findall(r'points="([^"]+)"', svg)
+    (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split())
+    assert (x1 < x2, y1 > y2) == (True, True)
+    assert "50 %" in svg
+    parsed(svg)
+
+
+def test_histogram_when_values_are_1_then_in_the_last_bin():
+    svg = svg_plots.histogram({"box": [1.0, 1.0, 0.05]}, "IoU", bins=10)
+    heights = [float(value) for value in re.findall(r'<rect [^>]*height="([\d.]+)"', svg)]
+    assert heights[-1] == 2 * heights[0] > 0
+    assert heights[1:-1] == [0.0] * 8
+    parsed(svg)
