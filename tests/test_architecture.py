@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "metrics": {"config", "structures", "geometry"},
     "drawing": {"config", "structures", "geometry", "progress"},
     "attention_drawing": {"config", "structures", "geometry", "progress"},
+    "plots": {"drawing"},
 }
 GROUND_FLOOR = set(MAY_IMPORT)
 MAY_IMPORT["hub"] = GROUND_FLOOR - {"data"}
@@ -96,8 +97,8 @@ def test_import_deixis_when_done_then_torch_and_pillow_are_not_loaded():
 
 def test_ground_floor_when_imported_then_torch_is_not_loaded():
     without_torch = (
-        "config", "structures", "progress", "geometry", "language", "drawing", "attention_drawing", "cli", "data",
-        "metrics",
+        "config", "structures", "progress", "geometry", "language", "drawing", "attention_drawing", "plots", "cli",
+        "data", "metrics",
     )  # fmt: skip
     modules = [
         ".".join(["deixis", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")

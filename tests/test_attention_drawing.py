@@ -83,6 +83,56 @@ def test_draw_attention_when_words_are_long_then_three_lines_at_most():
     assert 2 * short < long < 4 * short
 
 
+def test_draw_attention_when_words_have_shares_then_the_largest_is_the_brightest_and_the_photos_stay_below():
+    words = [("[CLS]", 0.12), ("left", 0.24), ("dog", 0.6), ("[SEP]", 0.04)]
+    maps = {"box": strength(60, 300)}
+    plain, drawn = (np.array(draw_attention(grey(60, 300), maps, "left dog", words=one)) for one in ((), words))
+    strip = drawn[:-60]
+    np.testing.assert_array_equal(drawn[-60:], plain[-60:])
+    assert len(drawn) > len(plain)
+    counts = [(strip == COLOUR_STOPS[index]).all(-1).sum() for index in range(9)]
+    assert counts[8] > 200  # dog, on the last colour
+    for level in (51, 102):  # 255 * 0.12 / 0.6 and 255 * 0.24 / 0.6
+        assert (strip == colour_table()[level]).all(-1).sum() > 200
+
+
+def test_draw_attention_when_there_are_more_words_than_fit_then_further_lines():
+    maps = {"box": strength(40, 120)}
+    few, many = (
+        draw_attention(grey(40, 120), maps, "dog", words=[("dog", 1 / count)] * count).height for count in (1, 30)
+    )
+    assert many > few + 5 * 10
+
+
+def test_draw_attention_when_there_is_a_box_then_on_the_photo_alone_and_on_every_map():
+    image = grey(60, 90)
+    maps = {"box": strength(60, 90), "mask": strength(60, 90)}
+    panels = photos(draw_attention(image, maps, "left dog", box=(10.0, 20.0, 50.0, 40.0)), 60, 90)
+    assert len(panels) == 3
+    for one in panels:
+        red = np.argwhere((one == (255, 64, 64)).all(-1))
+        assert (*red.min(0), *red.max(0)) == (20, 10, 39, 49)  # the last row and column inside
+    assert (panels[0][25:35, 15:45] == 128).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    hw=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    box=st.tuples(*[st.floats(-100, 100)] * 4),
+    words=st.lists(st.tuples(st.text(max_size=60), st.floats(0, 1)), max_size=5),
+)
+def test_draw_attention_when_any_box_and_words_then_the_size_is_as_told(hw, box, words):
+    drawn = draw_attention(grey(*hw), {"box": strength(*hw)}, "dog", words=words, box=box)
+    assert drawn.width == 2 * hw[1] + GAP
+    assert drawn.height > hw[0]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_draw_attention_when_a_share_cannot_be_then_refused(share):
+    with pytest.raises(ValueError, match="share from 0 to 1 of 'dog'"):
+        draw_attention(grey(4, 5), {"box": strength(4, 5)}, "dog", words=[("dog", share)])
+
+
 @settings(max_examples=30, deadline=None)
 @given(hw=st.tuples(st.integers(1, 70), st.integers(1, 70)), text=st.text(max_size=60), count=st.integers(1, 3))
 def test_draw_attention_when_any_size_and_words_then_the_photos_stand_at_the_bottom(hw, text, count):

@@ -221,7 +221,7 @@ def test_boxes_when_padding_words_are_added_or_changed_then_they_stay(build, pix
 
 
 @pytest.mark.parametrize("values", KINDS, ids=name_of)
-def test_boxes_when_what_stands_in_padding_pixels_changes_then_they_stay(build, pixels, values):
+def test_boxes_when_what_stands_in_padding_tokens_changes_then_they_stay(build, pixels, values):
     model = build(**values)
     with torch.no_grad():
         scene = model.encode_image(pixels, CONTENT)
@@ -356,7 +356,7 @@ def test_answer_when_asked_then_clipped_box_and_share_of_attention(build, pixels
     seen = torch.zeros(3, 16)
     seen[:, [0, 5]] = torch.tensor([0.75, 0.25])  # the first cell, and the second of the second row
     boxes = torch.tensor([[0.0, 0.125, 0.5, 0.25], [0.5, 0.5, 1.0, 1.0], [0.875, 0.875, 0.1, 0.1]])
-    monkeypatch.setattr(model, "ground", lambda *inputs, attend: SmcimOutput(boxes, seen if attend else None))
+    monkeypatch.setattr(model, "ground", lambda *inputs, attend: SmcimOutput(boxes, None, seen if attend else None))
     answer = model.answer(model.encode_image(pixels, CONTENT).pick(IMAGE_INDEX), IDS, VALID)
     close(answer.boxes, torch.tensor([[0, 0, 0.25, 0.25], [0, 0, 1, 1], [0.825, 0.825, 0.925, 0.925]]), 1e-6)
     assert answer.mask_probability is None

@@ -3,6 +3,8 @@ from dataclasses import replace
 
 import pytest
 
+from deixis.data import SCENES, parse_dataset_spec
+from deixis.data.opening import REFER
 from deixis.reproduce import ablations
 from deixis.reproduce.ablations import Figures, Plan, column_value, folder_of, format_rows, measure
 from deixis.reproduce.experiments import EXPERIMENTS, IE, MCN_TABLE_2, MCN_TABLE_3, REC, RES, Experiment, Row
@@ -29,6 +31,11 @@ def test_experiment_when_listed_then_every_row_can_be_trained_in_both_budgets(na
     for budget in ("small", "paper"):
         made = Plan(experiment=experiment, budget=budget, out=tmp_path, overrides={})
         assert len({(folder_of(made, row, 1), row.suppression) for row in experiment.rows}) == len(experiment.rows)
+        name, split = parse_dataset_spec(experiment.data[budget])
+        assert name in (*SCENES, *REFER)
+        assert split == "val"
+        trained = made.recipe_of(experiment.rows[0], 1).phrased
+        assert parse_dataset_spec(trained or "scenes")[0] == name
     assert all(len(row.paper) == len(experiment.columns) for row in experiment.rows)
     assert experiment.reference in {"", *(row.name for row in experiment.rows)}
 
@@ -111,3 +118,10 @@ def test_figures_on_disk_when_read_by_a_person_then_name_row_and_seed(plan):
     measure(one)
     stored = json.loads(next(folder_of(one, MCN_TABLE_2.rows[0], 1).glob("figures*")).read_text())
     assert (stored["row"], stored["seed"], stored["n"]) == ("MCN (Base)", 1, 2)
+
+
+def test_folder_when_fields_change_nothing_that_is_learnt_then_the_same(plan):
+    row = MCN_TABLE_2.rows[0]
+    for name, value in (("workers", 3), ("save_every", 7), ("keep", 2)):
+        assert folder_of(replace(plan, overrides={**SMALL, name: value}), row, 1) == folder_of(plan, row, 1)
+    assert folder_of(replace(plan, overrides={**SMALL, "lr": 0.5}), row, 1) != folder_of(plan, row, 1)

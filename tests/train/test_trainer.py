@@ -69,6 +69,8 @@ def test_run_when_it_ends_then_log_state_and_a_checkpoint_that_loads(small_recip
         "metrics.jsonl",
         "state.pt",
         "checkpoint",
+        "curves.png",
+        "samples.png",
     }
     stored = json.loads((checkpoint / "config.json").read_text())
     assert stored["recipe"]["steps"] == 6

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deixis.cli import bench, calibrate, data, evaluate, ground, models, reproduce, score, train
+from deixis.cli import bench, calibrate, data, evaluate, ground, models, reproduce, runs, score, train
 from deixis.cli.running import Commands
 
 RECIPE_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -51,6 +51,7 @@ app.command("calibrate", no_args_is_help=True)(calibrate.calibrate)
 app.command("models")(models.models)
 app.command("bench")(bench.bench)
 app.command("train", help=train.HELP, no_args_is_help=True, context_settings=RECIPE_FIELDS)(train.train)
+app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 
 __all__ = ["app", "main"]

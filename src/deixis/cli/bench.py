@@ -150,8 +150,12 @@ def _accuracies(metrics: Any) -> dict[str, float]:  # noqa: ANN401  JSON values
     """By data set, where ``metrics`` has the form that `deixis evaluate` gives it."""
     if not isinstance(metrics, dict):
         return {}
-    found = {name: one.get(_ACCURACY) for name, one in metrics.items() if isinstance(one, dict)}
-    return {name: value for name, value in found.items() if type(value) in (int, float) and 0 <= value <= 1}
+    found: dict[str, float] = {}
+    for name, figures in metrics.items():
+        value = figures.get(_ACCURACY) if isinstance(figures, dict) else None
+        if isinstance(value, int | float) and type(value) is not bool and 0 <= value <= 1:
+            found[name] = value
+    return found
 
 
 def _write_plot(path: Path, result: Result, known: dict[str, float] | None) -> None:

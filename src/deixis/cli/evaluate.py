@@ -68,9 +68,24 @@ def evaluate(
         _two(models, name, report, as_json, options)
 
 
+def _tell_leak(model: str, name: str, split: str | None) -> None:
+    """Warn where the model's training, as its checkpoint tells it, may have seen what is measured on."""
+    from deixis.data import default_split
+    from deixis.data.leak_warning import leak_warning
+    from deixis.hub import find_checkpoint
+
+    try:
+        config = json.loads((find_checkpoint(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # what is wrong with it, loading tells
+    if warning := leak_warning(config, name, split or default_split(name)):
+        tell(warning)
+
+
 def _one(model: str, name: str, report: Path | None, as_json: bool, options: dict[str, Any]) -> None:
     from deixis.evaluate.evaluate import evaluate_command_result, format_table
 
+    _tell_leak(model, name, options["split"])
     result = evaluate_command_result(model, name, report=report, **options)
     tell_problems(result.problems)
     if result.num_resumed:

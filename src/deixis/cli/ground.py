@@ -46,7 +46,10 @@ def ground(
     ] = None,
     attention: Annotated[
         Path | None,
-        typer.Option(help="Write a picture of where box and mask look; several phrases give F-1.png, F-2.png..."),
+        typer.Option(
+            help="Write a picture of where box and mask look, and of a smcim model which words it heeds; several "
+            "phrases give F-1.png, F-2.png..."
+        ),
     ] = None,
     precision: Annotated[Precision, typer.Option(help="bfloat16 is faster where the processor has it.")] = (
         Precision.auto
@@ -157,9 +160,12 @@ def _write_pictures(found: Sequence[Grounding], *, overlay: Path | None, mask: P
 
 def _write_attention(scene: Scene, found: Sequence[Grounding], path: Path) -> None:
     from deixis.attention_drawing import draw_attention
+    from deixis.evaluate.word_attention import words_reaching_cls
 
     for index, one in enumerate(found, start=1):
-        draw_attention(scene.image, scene.attention(one.phrase), one.phrase).save(_numbered(path, index, len(found)))
+        words = words_reaching_cls(scene, one.phrase)
+        picture = draw_attention(scene.image, scene.attention(one.phrase), one.phrase, words=words)
+        picture.save(_numbered(path, index, len(found)))
 
 
 def _numbered(path: Path, index: int, count: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -34,6 +35,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and stop.")] = False,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; resume later.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")] = False,
 ) -> None:
     """Run it; the help text is :data:`HELP`."""
     if (name is None) == (resume is None):
@@ -52,12 +54,22 @@ def train(
         typer.echo(json.dumps(asdict(chosen), indent=1))
         return
     folder = resume or out or Path("runs") / str(name)
-    tell(f"training in {folder}; losses go to {folder / 'metrics.jsonl'}")
+    speaks = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, the first
+    if speaks:
+        tell(f"training in {folder}; losses go to {folder / 'metrics.jsonl'}")
+        from deixis.data.leak_warning import leak_warning
+
+        if warning := leak_warning(chosen):
+            tell(warning)
     from deixis.train.trainer import run
 
     try:
-        typer.echo(run(chosen, folder, resume=resume is not None, minutes=minutes))
+        checkpoint = run(chosen, folder, resume=resume is not None, minutes=minutes, tensorboard=tensorboard)
+        if speaks:
+            typer.echo(checkpoint)
     except KeyboardInterrupt:
+        if not speaks:
+            raise
         if (folder / "state.pt").is_file():
             tell(f"stopped; the state is saved, go on with: deixis train --resume {shlex.quote(str(folder))}")
         else:

@@ -12,12 +12,10 @@ from deixis.structures import Sample
 
 SCENES = ("scenes", "scenes+", "scenesg")
 """Drawn on the fly; they need no files."""
-PUBLIC = ("flickr30k", "vg", "grefcoco")
+PUBLIC = ("flickr30k", "vg", "grefcoco", "mixed")
 """Other public releases, read from a root."""
 FORMS = ("transvg", "seqtr", "mdetr", "mcn", "hf")
 """Forms of files, by whose name the one file of a split below a root is read."""
-TO_COME = ("mixed",)
-"""Data sets whose readers are still to come."""
 
 _LIMIT_SEED = 0
 _SPLIT = re.compile(r"[A-Za-z0-9_+-]+")
@@ -30,7 +28,7 @@ def open_dataset(
 
     Args:
         name: ``scenes``, ``scenes+`` or ``scenesg``; or ``refcoco``, ``refcoco+``, ``refcocog-umd``,
-            ``refcocog-google``, ``referit``, ``flickr30k``, ``vg`` or ``grefcoco``, read from ``root``
+            ``refcocog-google``, ``referit``, ``flickr30k``, ``vg``, ``grefcoco`` or ``mixed``, read from ``root``
             (docs/datasets.md says what to put there); or ``transvg``, ``seqtr``, ``mdetr``, ``mcn`` or ``hf``, for the
             one file of that form below ``root`` whose name tells the split; or a path: .jsonl; .pth of TransVG; .txt
             of MCN; .json of SeqTR, MDETR, gRefCOCO or Visual Genome, which its head tells, or else a COCO instances
@@ -60,8 +58,7 @@ def open_dataset(
     if Path(text).is_dir():
         return opening.open_folder(text, split, root, limit)
     known = f"{', '.join([*SCENES, *REFER, *PUBLIC, *FORMS])}, a path ending in .jsonl, .json, .pth or .txt, a folder"
-    why = "has no reader yet" if text in TO_COME else "is none of them"
-    raise ValueError(f"expected a data set out of {known}, got {text!r}, which {why}; choose one of these")
+    raise ValueError(f"expected a data set out of {known}, got {text!r}; choose one of these")
 
 
 def default_split(name: str | Path) -> str | None:
@@ -121,7 +118,12 @@ _OPENERS: dict[str, Opener] = {
     ".txt": opening.open_text,
 }
 """By a data set's name, or by how its file's name ends."""
-_DEFAULT_SPLITS = {**dict.fromkeys((*SCENES, *REFER, "flickr30k", "grefcoco"), "val"), "vg": "all", ".json": "test"}
+_DEFAULT_SPLITS = {
+    "mixed": "train",
+    **dict.fromkeys((*SCENES, *REFER, "flickr30k", "grefcoco"), "val"),
+    "vg": "all",
+    ".json": "test",
+}
 
 
 def _first_by_image(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -3,7 +3,8 @@
 It is the difference hash of 16 x 16: whether each cell of a small grey copy is brighter than its left neighbour. With
 the usual 8 x 8 cells copies and other pictures cannot be told apart: of 1.7 million pairs of different COCO photos 65
 are within 10 bits of 64, and copies reach 7. With 256 bits all but one pair are 44 or more apart; copies that were
-halved in size, stretched, compressed at quality 50, or cropped by two pixels stay within 33, 99 of 100 within 26.
+halved in size, stretched, compressed at quality 50, or cropped by two pixels (150 photos) stay within 33, 99 of 100
+within 26.
 
 The package ImageHash would add SciPy and PyWavelets, compiled extensions, for these lines.
 """

@@ -61,7 +61,7 @@ def read_jsonl(path: str | Path, split: str | None = None) -> tuple[list[Sample]
         if not line.strip():
             continue
         try:
-            sample = _sample(_record(line), number, path.parent)
+            sample = sample_of_line(line, number, path.parent)
         except ValueError as error:
             problems.append(f"line {number}: {error}")
             continue
@@ -108,6 +108,11 @@ def _umask() -> int:
     mask = os.umask(0)  # the only way to ask is to set
     os.umask(mask)
     return mask
+
+
+def sample_of_line(line: bytes, number: int, folder: Path) -> Sample:
+    """The sample of one line, whose images lie in ``folder``; ValueError where it is none."""
+    return _sample(_record(line), number, folder)
 
 
 def _record(line: bytes) -> Record:

@@ -15,7 +15,7 @@ from typing import Any
 from deixis.data import open_dataset, parse_dataset_spec
 from deixis.data.exclusions import Exclusions, exclusions_of, read_exclusions
 from deixis.data.image_keys import image_keys, join_keys
-from deixis.data.jsonl import _record, _sample, write_jsonl
+from deixis.data.jsonl import sample_of_line, write_jsonl
 from deixis.data.packed_masks import pack_mask
 from deixis.data.sample_table import SampleTable
 from deixis.data.whole_file import whole_file
@@ -151,7 +151,7 @@ def open_mixed(root: str | Path, split: str | None = None, *, limit: int | None 
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             with table.telling(f"line {number}"):
-                sample = _sample(_record(line), number, path.parent)
+                sample = sample_of_line(line, number, path.parent)
                 assert isinstance(sample.image, Path)
                 if str(sample.image) != last:  # the samples of an image stand together
                     last, referents = str(sample.image), {}

@@ -40,6 +40,10 @@ def open_public(name: str, split: str | None, root: str | Path | None, limit: in
     if root is None:
         raise ValueError(f"expected a root, the files' folder, got none for {name!r}; name it with root or --root")
     root = Path(root)
+    if name == "mixed":
+        from deixis.data.mixed import open_mixed
+
+        return open_mixed(root, split, limit=limit)
     if name in ("flickr30k", "vg", "grefcoco", "hf"):
         folder = root / "grefcoco" if name == "grefcoco" and not (root / "grefs(unc).json").is_file() else root
         return open_form(name, folder, split, root, limit, need_images=True)

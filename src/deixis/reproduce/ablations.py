@@ -20,6 +20,8 @@ from deixis.train.trainer import run, write_whole
 BUDGETS = ("small", "paper")
 SMALL_STEPS = 300
 SMALL_LIMIT = 500
+_NO_MATTER = ("workers", "save_every", "keep")
+"""Fields of a recipe that change nothing of what is learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +38,15 @@ class Plan:
     limit: int | None = None
     """Measure on so many samples."""
     root: Path | None = None
+    precision: str = "auto"
+    """Of the measuring."""
 
     def recipe_of(self, row: Row, seed: int) -> Recipe:
         """The training of that row."""
         name = self.experiment.recipes[self.budget]
-        small = {"steps": SMALL_STEPS} if self.budget == "small" else {}
-        fields = {**small, **self.overrides, **row.recipe_fields, "seed": seed}
+        shared = {"steps": SMALL_STEPS} if self.budget == "small" else {}
+        shared |= self.experiment.recipe_fields.get(self.budget, {})
+        fields = {**shared, **self.overrides, **row.recipe_fields, "seed": seed}
         fields["model_fields"] = {
             **recipe(name).model_fields,
             **self.overrides.get("model_fields", {}),
@@ -76,20 +81,25 @@ def measure(plan: Plan) -> list[Figures]:
 def folder_of(plan: Plan, row: Row, seed: int) -> Path:
     """Where that training lies: the same for rows and tables that share it."""
     made = plan.recipe_of(row, seed)
+    ordinary = asdict(Recipe())
+    told = {name: value for name, value in asdict(made).items() if value != ordinary[name] and name not in _NO_MATTER}
     sizes = config_to_dict(preset(made.model, **made.model_fields))  # a field named with its default changes nothing
-    key = json.dumps({**asdict(made), "model_fields": sizes}, sort_keys=True)
+    ordinary_sizes = asdict(type(preset(made.model))())
+    told["model_fields"] = {name: value for name, value in sizes.items() if value != ordinary_sizes[name]}
+    key = json.dumps(told, sort_keys=True)
     return plan.out / f"{made.model}-{hashlib.sha256(key.encode()).hexdigest()[:10]}-seed{seed}"
 
 
 def _figures(plan: Plan, row: Row, seed: int) -> tuple[float | None, ...]:
     folder = folder_of(plan, row, seed)
-    result = folder / f"figures-{row.suppression or 'own'}-{plan.limit or 'all'}.json"
+    where = "" if plan.precision == "auto" else f"-{plan.precision}"
+    result = folder / f"figures-{row.suppression or 'own'}-{plan.limit or 'all'}{where}.json"
     if not result.is_file():
         checkpoint = _trained(plan.recipe_of(row, seed), folder, f"{row.name}, seed {seed}")
         name, _, split = plan.experiment.data[plan.budget].partition(":")
         measured = evaluate_command_result(
             str(checkpoint), name, split=split, root=plan.root, limit=plan.limit,
-            suppression=row.suppression, show_progress=True,
+            suppression=row.suppression, precision=plan.precision, show_progress=True,
         )  # fmt: skip
         write_whole(result, json.dumps({"row": row.name, "seed": seed, **measured.report()}, indent=1))
     report = json.loads(result.read_text(encoding="utf-8"))

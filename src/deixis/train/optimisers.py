@@ -40,7 +40,9 @@ def parameter_groups(model: GroundingModel, recipe: Recipe) -> list[dict[str, An
     gradient is 0 in most batches, it would be the whole step.
     """
     least = 4 if recipe.optimiser == "adam" else 2
-    starts = {"image": recipe.image_weights or recipe.start, "text": recipe.text_weights or recipe.start}
+    named = recipe.model_fields.get("text_encoder", "bert") not in ("bert", "minilm", "glove-gru")  # its own weights
+    text = recipe.text_weights or recipe.start or named
+    starts = {"image": recipe.image_weights or recipe.start, "text": text}
     known = model.pretrained_parameters()
     pretrained_ids = {id(p) for part, source in starts.items() if source for p in known[part]}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}

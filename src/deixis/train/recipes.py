@@ -84,6 +84,12 @@ class Recipe:
     clip: float = 1.0
     """Largest norm of the gradient; 0: not clipped."""
     ema: float = 0.998
+    accumulate: int = 1
+    """Parts into which a batch is split, by pictures, one after the other: less memory, the same gradient."""
+    checkpointing: bool = False
+    """``smcim``: compute the interaction's insides again on the way back instead of keeping them."""
+    non_finite_limit: int = 10
+    """So many steps in a row whose loss or gradient is not finite end the run."""
     heat_weight: float = 1.0
     box_weight: float = 1.0
     mask_weight: float = 1.5
@@ -113,8 +119,14 @@ class Recipe:
     mask_target: str = "area"
     """A cell of the mask target: ``area`` averages its pixels, ``nearest`` takes the one in its middle."""
     bfloat16: bool = True
+    channels_last: bool = True
+    """Whether kernels lie in memory as CPUs and GPUs work through them fastest."""
+    compile: bool = False
+    """Whether torch.compile works on the model's parts: minutes at the start, faster steps after that."""
     seed: int = 1
     save_every: int = 200
+    keep: int = 1
+    """States kept: state.pt, and the ones before it as state-STEP.pt."""
     workers: int = 1
     model_fields: dict[str, Any] = field(default_factory=dict)
     """Fields of the preset that differ."""
@@ -146,18 +158,28 @@ class Recipe:
                 raise ValueError(
                     f"expected {name} to be at least {least!r}{what}, got {getattr(self, name)!r}; correct one of them"
                 )
+        self._check_phrased()
+        if not (self.instances_share or self.partial_share or self.scenes_share):
+            raise ValueError(
+                "expected one of instances_share, partial_share and scenes_share above 0, got 0 for all; raise one"
+            )
+
+    def _check_phrased(self) -> None:
+        """Raise ValueError where epochs, milestones or what becomes of expressions do not go with the data."""
         if self.epochs and not self.phrased:
             raise ValueError(
                 f"expected epochs to be 0 without phrased, got {self.epochs!r}; name the data in phrased, or set steps"
             )
+        for name, default in (("augment", ""), ("one_per", "referent")):
+            if not self.phrased and getattr(self, name) != default:
+                raise ValueError(
+                    f"expected {name} to be {default!r} without phrased, got {getattr(self, name)!r}; name the data in "
+                    "phrased, or leave it out"
+                )
         earliest = 1 if self.epochs else 0
         if any(type(one) is not int or one < earliest for one in self.milestones):
             raise ValueError(
                 f"expected milestones to be whole numbers of at least {earliest}, got {self.milestones!r}; correct them"
-            )
-        if not (self.instances_share or self.partial_share or self.scenes_share):
-            raise ValueError(
-                "expected one of instances_share, partial_share and scenes_share above 0, got 0 for all; raise one"
             )
 
 
@@ -170,7 +192,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "dict[str, Any]": (dict,),
 }
 _LEAST = {
-    ("steps", "images", "phrases", "save_every"): 1,
+    ("steps", "images", "phrases", "save_every", "accumulate", "keep", "non_finite_limit"): 1,
     ("warmup", "workers", "seed", "epochs", "printed_images"): 0,
 }
 _CHOICES = {
@@ -179,6 +201,7 @@ _CHOICES = {
     "mask_target": ("area", "nearest"),
     "spsil": ("on", "off"),
     "one_per": ("referent", "expression"),
+    "augment": ("", "none", "mcn", "smcim", "transvg"),
 }
 MIN_SIGMA = 0.1
 """The least floor of sigma: its gradient, which has sigma^3 below the line, is still an ordinary number."""
@@ -236,7 +259,7 @@ def mcn_scenes() -> Recipe:
         partial_share=0.0,
         scenes_share=1.0,
         absent=0.0,
-        steps=2000,
+        steps=2500,
         warmup=100,
         images=8,
         phrases=8,
@@ -360,6 +383,8 @@ def recipe(name: str, **overrides: Any) -> Recipe:  # noqa: ANN401  fields have 
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"expected recipe fields out of {sorted(known)}, got {unknown!r}")
     named = RECIPES[name]()
+    if "steps" in overrides and not overrides.get("epochs"):  # so many steps, however many make an epoch
+        overrides = {"epochs": 0, "milestones": (), **overrides}
     made = replace(named, **overrides)
     if not (made.printed_images and made.scale_lr):
         return made

