@@ -306,7 +306,9 @@ def drawn(made):
 def test_objective_when_the_model_is_of_the_family_then_this_one(small):
     held = small()
     assert type(held.objective) is SmcimObjective
-    assert notes(held.recipe, held.objective.helper) == [NEGATIVE_TOTAL]
+    told = notes(held.recipe, held.objective.helper)
+    assert told[0] == NEGATIVE_TOTAL
+    assert ["image_weights" in told[1], "text_weights" in told[2], len(told)] == [True, True, 3]
     assert notes(held.recipe, small(spsil="off").objective.helper) == []
 
 

@@ -153,8 +153,12 @@ def _join(device: torch.device, size: int) -> None:
     dist.init_process_group(backend, store=dist.PrefixStore(start, store), rank=rank, world_size=size)
 
 
+OBJECTIVES_MOVE = False
+"""Whether objectives bring a batch's arrays to the model's device; until they do, training stays on the CPU."""
+
+
 def _device(number: int) -> torch.device:
-    if not torch.cuda.is_available():
+    if not (OBJECTIVES_MOVE and torch.cuda.is_available()):
         return torch.device("cpu")
     torch.cuda.set_device(number)
     return torch.device("cuda", number)

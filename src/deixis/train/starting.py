@@ -47,10 +47,6 @@ def start_model(recipe: Recipe, samples: Sequence[Sample] = ()) -> tuple[Groundi
     """
     torch.manual_seed(recipe.seed)
     if recipe.start:
-        if recipe.model_fields:
-            raise ValueError(
-                f"expected no model_fields beside start, whose sizes count, got {recipe.model_fields!r}; leave them out"
-            )
         folder = find_checkpoint(recipe.start)
         checkpoint = load_checkpoint(folder)
         model, tokenizer = checkpoint.model.train(), checkpoint.tokenizer
