@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from deixis.models.base import GroundingModel
 from deixis.train.parts import Part, is_largest
@@ -92,7 +94,8 @@ class Group:
         """The model with batch-norm over all processes' pictures, where there is such a layer."""
         if self.size == 1 or self.device.type == "cpu":
             return model
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, but for a model that is itself such a layer
+        return model
 
     def seed(self, *numbers: int) -> None:
         """With several processes: random numbers that differ between them and follow from ``numbers`` alone."""
@@ -147,10 +150,10 @@ def process_group() -> Iterator[Group]:
 
 def _join(device: torch.device, size: int) -> None:
     """Meet under a name of this start: torchrun's store still holds the addresses of those that failed before."""
-    store, rank, _ = next(iter(dist.rendezvous("env://")))
+    store, rank, _ = next(iter(rendezvous("env://")))
     start = f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-of-{size}"
     backend = "gloo" if device.type == "cpu" else "nccl"
-    dist.init_process_group(backend, store=dist.PrefixStore(start, store), rank=rank, world_size=size)
+    dist.init_process_group(backend, store=PrefixStore(start, store), rank=rank, world_size=size)
 
 
 OBJECTIVES_MOVE = False
