@@ -205,8 +205,8 @@ def _split_name(folder: Path) -> str | None:
 
 def _read_table(files: list[Path]) -> Any:  # noqa: ANN401
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow as pa  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             "expected pyarrow to read a folder of Hugging Face datasets, got none installed; "

@@ -142,7 +142,7 @@ class Fusion(nn.Module):
             )
             for _ in range(3)
         )
-        sizes = {"dim": merged, "heads": config.merge_heads, "ffn_dim": config.ffn_ratio * merged}
+        sizes: dict[str, Any] = {"dim": merged, "heads": config.merge_heads, "ffn_dim": config.ffn_ratio * merged}
         self.merge = nn.ModuleList(
             AlternateAttention(**sizes, dropout=config.dropout) for _ in range(config.merge_layers)
         )

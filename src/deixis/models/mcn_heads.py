@@ -64,5 +64,6 @@ class AsppHead(nn.Module):
         whole = self.whole(features.mean((-1, -2), keepdim=True))
         views = [self.near(features), *(conv(features) for conv in self.wide), whole]
         weights = self.conv.weight.split(whole.shape[1], 1)
-        logits = [F.conv2d(view, weight).float() for view, weight in zip(views, weights, strict=True)]
-        return (sum(logits[1:], logits[0]) + self.conv.bias).squeeze(1)
+        biases = [self.conv.bias, *[None] * (len(views) - 1)]
+        logits = [F.conv2d(*one).float() for one in zip(views, weights, biases, strict=True)]
+        return sum(logits[1:], logits[0]).squeeze(1)
