@@ -17,7 +17,7 @@ from deixis.train.recipes import Recipe, list_recipes, recipe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_LISTED = "\n".join(f"  {name:10} {line}" for name, line in list_recipes().items())
+_LISTED = "\n".join(f"  {name:15} {line}" for name, line in list_recipes().items())
 HELP = f"""Train a model by RECIPE, or go on with a run.
 
 Every field of a recipe is an option too: --steps 200 --lr 1e-3 --image_sizes "[256, 320]"; --show lists them.

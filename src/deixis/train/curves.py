@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from deixis.drawing import COLOURS
-from deixis.geometry.axes import Axis, round_axis
+from deixis.plots import Axis, round_axis
 
 Curve = list[tuple[int, float]]
 """Steps and values, steps rising."""

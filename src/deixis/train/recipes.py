@@ -85,7 +85,10 @@ class Recipe:
     """Largest norm of the gradient; 0: not clipped."""
     ema: float = 0.998
     accumulate: int = 1
-    """Parts into which a batch is split, by pictures, one after the other: less memory, the same gradient."""
+    """Parts into which a batch is split, by pictures, one after the other: less memory, the same gradient.
+
+    But for batch-norms that learn, as those of ``mcn``: each part is normalised by itself.
+    """
     checkpointing: bool = False
     """``smcim``: compute the interaction's insides again on the way back instead of keeping them."""
     non_finite_limit: int = 10
