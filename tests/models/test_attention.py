@@ -40,6 +40,28 @@ def test_attention_when_one_token_is_real_then_its_value():
     close(got, memory[:, 1:2].expand(1, 5, 2))
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(4, 7), (150, 4), (4, 150), (150, 150)])
+def test_attention_when_training_then_what_the_library_computes_and_its_gradients(queries, keys, monkeypatch):
+    attention = Attention(dim=8, heads=2)
+    valid = torch.rand(2, keys) > 0.3
+    valid[:, 0] = True
+    inputs = torch.randn(2, queries, 8, requires_grad=True), torch.randn(2, keys, 8, requires_grad=True)
+    wanted = [*inputs, *attention.parameters()]
+    got = attention(*inputs, valid)
+    gradients = torch.autograd.grad(got.square().sum(), wanted)
+    monkeypatch.setattr("deixis.models.attention._FEW", 0)
+    same = attention(*inputs, valid)
+    close(got, same)
+    close(gradients, torch.autograd.grad(same.square().sum(), wanted), 1e-4)
+
+
+def test_attention_when_training_with_dropout_then_what_is_left_is_scaled_up():
+    attention = Attention(dim=2, heads=1, dropout=0.75)
+    attention.load_state_dict(identity_attention().state_dict())
+    got = attention(torch.zeros(1, 1000, 2), torch.ones(1, 1, 2))
+    assert set(got.unique().tolist()) == {0.0, 4.0}
+
+
 def test_attention_when_heads_do_not_divide_width_then_one_sentence():
     with pytest.raises(ValueError, match="expected a width that 3 heads divide, got 8"):
         Attention(dim=8, heads=3)

@@ -9,6 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_FEW = 128
+"""Queries or keys up to which all scores are small enough to be kept for the way back."""
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """`scaled_dot_product_attention` of [B, H, Q, D] and [B, H, M, D], with boolean masks.
+
+    On a CPU its backward pass takes more than half of a training step where queries or keys are few, as words are
+    (torch 2.13); there the same is computed step by step.
+    """
+    few = min(q.shape[-2], k.shape[-2]) <= _FEW
+    if not (few and q.device.type == "cpu" and torch.is_grad_enabled()):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return F.dropout(scores.softmax(-1).to(v.dtype), dropout) @ v
+
 
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention with separate projections. SMCIM Eq. 1, 2."""
@@ -41,7 +59,7 @@ class Attention(nn.Module):
         v = self._heads(self.value(memory))
         mask = None if memory_valid is None else memory_valid[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        attended = _attend(q, k, v, mask, dropout)
         return self.out(attended.transpose(1, 2).flatten(-2))
 
     def weights(
