@@ -21,9 +21,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from deixis.data import open_dataset
 from deixis.data.epochs import Epochs
-from deixis.data.jsonl import write_jsonl
-from deixis.data.pack_writer import write_pack
+from deixis.data.packed.writer import write_pack
 from deixis.data.pipelines import PIPELINES, Pipeline
+from deixis.data.readers.jsonl import write_jsonl
 from deixis.data.transforms import View
 from deixis.geometry.masks import box_from_mask
 from deixis.language.phrases import VisibleInstance

@@ -1,13 +1,15 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from deixis.config import preset
+from deixis.config import config_to_dict, preset
 from deixis.hub import find_checkpoint, list_bundled, load_checkpoint, save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer, WordTokenizer
 from deixis.models.deixis import DeixisModel
+from deixis.models.registry import build_model
 
 
 @pytest.fixture
@@ -130,7 +132,8 @@ def test_load_when_weights_are_cut_off_then_one_sentence(saved, length):
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "null", "3", "{}", '{"model": null}', '{"model": {"family": "deixis", "depth": 2}}',
-     '{"model": {"family": "deixis", "image_size": "big"}}', '{"model": {"family": "other"}}', "\x00"],
+     '{"model": {"family": "deixis", "image_size": "big"}}', '{"model": {"family": "other"}}', "\x00", "[" * 100_000],
+    ids=lambda text: text[:40],
 )  # fmt: skip
 def test_load_when_config_is_damaged_then_one_sentence_with_the_folder(saved, text):
     (saved / "config.json").write_text(text)
@@ -326,3 +329,70 @@ def test_load_when_mcn_has_other_anchors_than_its_weights_then_one_sentence(make
     with pytest.raises(ValueError, match="other shape") as caught:
         load_checkpoint(folder)
     assert_one_sentence(caught, folder, "McnModel", "box.conv")
+
+
+# the smcim family
+
+
+@pytest.fixture
+def encoder_folders(tmp_path):
+    """Configurations of a small BERT-like model and a small backbone, as their library saves them, without weights."""
+    from transformers import ConvNextConfig, RobertaConfig
+
+    sizes = {"hidden_size": 12, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 20}
+    RobertaConfig(vocab_size=99, max_position_embeddings=40, **sizes).save_pretrained(tmp_path / "words")
+    labels = {i: f"label {i}" for i in range(500)}
+    ConvNextConfig(hidden_sizes=[4, 6, 8, 10], depths=[1, 1, 1, 1], id2label=labels).save_pretrained(tmp_path / "body")
+    return {"text_encoder": str(tmp_path / "words"), "image_encoder": str(tmp_path / "body")}
+
+
+SMCIM = {
+    "text_dim": 12, "text_heads": 2, "text_layers": 3, "text_features": (1, 3), "image_size": 64, "group_dim": 8,
+    "group_heads": 2, "merge_heads": 3, "merge_blocks": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", [("text_encoder",), ("image_encoder", "text_encoder")], ids=len)
+def test_load_when_smcim_was_built_from_folders_then_they_are_not_needed_again(
+    encoder_folders, bert_folder, tmp_path, monkeypatch, parts
+):
+    tokenizer = WordPieceTokenizer(bert_folder / "tokenizer.json", max_tokens=8)
+    fields = {part: encoder_folders[part] for part in parts}
+    model = build_model(preset("smcim-tiny", **SMCIM, **fields, vocab_size=tokenizer.vocab_size)).eval()
+    save_checkpoint(tmp_path / "saved", model, tokenizer)
+    for folder in encoder_folders.values():
+        shutil.rmtree(folder)
+    monkeypatch.setattr("deixis.models.foreign.find_file", lambda *_: pytest.fail("looked for a folder or a name"))
+    loaded = load_checkpoint(tmp_path / "saved").model
+    text = (tmp_path / "saved" / "config.json").read_text()
+    assert not [folder for folder in encoder_folders.values() if folder in text]
+    assert "label 3" not in text
+    assert loaded.config == model.config
+    assert {name: type(one) for name, one in loaded.named_modules()} == {
+        name: type(one) for name, one in model.named_modules()
+    }
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, as_stored(model.state_dict()[name])), name
+    save_checkpoint(tmp_path / "again", loaded, tokenizer)
+    assert load_checkpoint(tmp_path / "again").model.config == model.config
+
+
+SMALL_BODY = '{"model_type": "convnext", "hidden_sizes": [4, 6, 8, 10], "depths": [1, 1, 1, 1]}'
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["{", "{}", '{"model_type": "bert"', '{"model_type": "none"}', '{"model_type": ["bert"]}', '{"a":' * 50_000,
+     '{"model_type": "gpt2"}', '{"model_type": "bert", "hidden_size": "wide"}', '{"model_type": "roberta"}',
+     '{"model_type": "bert", "hidden_size": 12, "auto_map": {"AutoModel": "code.Model"}, "num_hidden_layers": 0}'],
+    ids=lambda text: text[:40],
+)  # fmt: skip
+@pytest.mark.parametrize("part", ["text_encoder", "image_encoder"])
+def test_load_when_the_description_of_an_encoder_is_damaged_then_one_sentence(tmp_path, part, told):
+    values = {"text_encoder": "bert", "image_encoder": SMALL_BODY, part: told}
+    fields = config_to_dict(preset("smcim-tiny", **SMCIM)) | values
+    (tmp_path / "config.json").write_text(json.dumps({"model": fields}))
+    with pytest.raises(ValueError, match=r"expected a Deixis config\.json") as caught:
+        load_checkpoint(tmp_path)
+    assert_one_sentence(caught, tmp_path)
+    assert len(str(caught.value)) < 800

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deixis.drawing import COLOURS
-from deixis.plots import MAX_PANELS, PANEL_PX, Axis, Frame, Line, Panel, draw_panels, round_axis
+from deixis.plots import MAX_PANELS, PANEL_PX, Axis, BarPanel, Frame, Line, Panel, draw_bars, draw_panels, round_axis
 
 NUMBERS = st.floats(-1e30, 1e30, allow_nan=False)
 
@@ -89,3 +89,21 @@ def test_draw_panels_when_names_are_long_or_strange_then_they_fit():
 def test_draw_panels_when_there_is_nothing_to_draw_then_one_sentence(panels, words):
     with pytest.raises(ValueError, match=words.replace("charts,", "charts to draw,")):
         draw_panels(panels)
+
+
+def test_draw_bars_when_values_are_known_then_heights_follow_and_groups_stand_in_order():
+    groups = {"1-2": {"a": 100.0, "b": 50.0}, "3": {"a": 0.0, "b": None}, "4+": {"b": 100.0}}
+    picture = draw_bars([BarPanel(up_label="percent", across_label="words", groups=groups)])
+    a, b = (where(picture, colour) for colour in COLOURS[:2])
+    tall, half = (np.ptp(rows[rows[:, 1] < PANEL_PX[0] // 3][:, 0]) for rows in (a, b))
+    assert half == pytest.approx(tall / 2, abs=2)
+    assert a[:, 1].max() < PANEL_PX[0] * 2 / 3 < b[:, 1].max()  # a has no bar in the last group
+    columns = b[:, 1]
+    assert not ((columns > PANEL_PX[0] * 0.45) & (columns < PANEL_PX[0] * 0.65)).any()  # nor has b in the middle one
+
+
+def test_draw_bars_when_there_is_none_then_one_sentence():
+    with pytest.raises(ValueError, match="expected bars"):
+        draw_bars([BarPanel(up_label="percent", across_label="words", groups={"1": {"a": None}})])
+    with pytest.raises(ValueError, match="1 to"):
+        draw_bars([])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from deixis.progress import progress_over
+from deixis.progress import progress_over, progress_report
 
 
 def test_progress_when_nobody_watches_then_a_line_each_hundred(capsys):
@@ -41,3 +41,43 @@ def test_progress_when_stderr_is_closed_then_items_pass_and_stdout_stays_clean(m
         passed.append(item)
     assert passed == list(range(300))
     assert capsys.readouterr().out == ""
+
+
+def test_report_when_on_a_terminal_then_a_bar_with_the_note(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for name, value in (("FORCE_COLOR", "1"), ("COLUMNS", "120"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    with progress_report("training") as report:
+        for step in range(1, 4):
+            report(step, 8, f"loss [{step}], rate 6e-04")
+    told = capsys.readouterr()
+    assert told.out == ""
+    for part in ("training", "━", "3/8", "loss [3], rate 6e-04", ":"):
+        assert part in told.err
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr("deixis.progress.time.monotonic", lambda: self.now)
+
+
+def test_report_when_items_are_slow_then_a_line_a_minute_with_note_and_time_left(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with progress_report("training") as report:
+        for step in range(41, 46):  # the first 40 were done in an earlier run
+            clock.now += 40
+            report(step, 500, f"loss {step}")
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 42 of 500, loss 42, 5 h 5 min left",
+        "training: 44 of 500, loss 44, 5 h 4 min left",
+    ]
+
+
+def test_report_when_little_is_left_or_the_end_unknown_then_no_time(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with progress_report("lines") as report:
+        for done, total in ((1, 101), (100, 101), (200, None)):
+            clock.now += 50
+            report(done, total)
+    assert capsys.readouterr().err.splitlines() == ["lines: 100 of 101", "lines: 200"]

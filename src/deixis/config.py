@@ -196,9 +196,12 @@ class SmcimConfig:
 
     family: str = "smcim"
     image_encoder: str = "resnet50"
-    """``resnet50``, ``resnet101``, ``darknet-tiny`` or the name or folder of a backbone of the transformers library."""
+    """``resnet50``, ``resnet101``, ``darknet-tiny`` or the name or folder of a backbone of the transformers library.
+
+    A built model, and so a checkpoint, has the backbone's own configuration here, as JSON, and needs no folder.
+    """
     text_encoder: str = "bert"
-    """``bert`` of the sizes below, or the name or folder of a BERT-like model."""
+    """``bert`` of the sizes below, or the name or folder of a BERT-like model; built, its configuration as JSON."""
     image_size: int = 512
     """Side of the square canvas, a multiple of 32."""
     resize: str = "letterbox"
@@ -234,6 +237,8 @@ class SmcimConfig:
     """Of the feed-forward layers: ``relu`` or ``gelu``."""
     fill: int = 114
     """Grey of the canvas around the picture, 0 to 255: the mean of the photos that the encoders know."""
+    mask_padding: bool = True
+    """Whether the convolutions see the picture alone; else they read the grey next to its border too."""
 
     def __post_init__(self) -> None:
         choices = {
@@ -258,6 +263,8 @@ class SmcimConfig:
                 raise ValueError(f"expected {one.name} to be a whole number from {least} on, got {value!r}")
         if self.fill > 255:
             raise ValueError(f"expected fill to be a whole number in 0..255, got {self.fill!r}")
+        if type(self.mask_padding) is not bool:
+            raise ValueError(f"expected mask_padding to be True or False, got {self.mask_padding!r}")
         if self.image_size % 32:
             raise ValueError(f"expected image_size to be a positive multiple of 32, got {self.image_size!r}")
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:

@@ -76,7 +76,7 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
         config = config_from_dict(stored["model"])
         network = build_model(config)
         calibration = _check_calibration(stored.get("calibration", {}), network)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"expected a Deixis config.json in {str(folder)!r}, got {error!r}; fetch the checkpoint again"
         ) from error

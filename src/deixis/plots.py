@@ -1,9 +1,12 @@
-"""Small charts: axes with round numbers, lines, whiskers; Pillow only."""
+"""Charts as pictures: axes with round numbers, lines, whiskers, bars; Pillow only.
+
+Those of HTML pages, as SVG, are in `deixis.evaluate.html_plots`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +24,8 @@ _DOT_PX = 4
 _LINE_PX = 2
 _SWATCH_PX = 24
 _MAX_NAME_CHARS = 28
+_GROUP_SHARE = 0.8
+"""Of a group's room that its bars fill."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -77,11 +82,15 @@ class Frame:
 
     def draw(self, pen: ImageDraw.ImageDraw, font: Font, *, across_label: str, up_label: str) -> None:
         """The grid, its numbers, what runs across (below) and what runs up (above the left corner)."""
-        left, top, right, bottom = self.box
         for value in self.across.ticks():
             x, _ = self.place(value, self.up.low)
-            pen.line((x, top, x, bottom), fill=GRID)
-            pen.text((x, bottom + 8), self.across.label(value), fill=INK, font=font, anchor="mt")
+            pen.line((x, self.box[1], x, self.box[3]), fill=GRID)
+            pen.text((x, self.box[3] + 8), self.across.label(value), fill=INK, font=font, anchor="mt")
+        self.draw_up(pen, font, across_label=across_label, up_label=up_label)
+
+    def draw_up(self, pen: ImageDraw.ImageDraw, font: Font, *, across_label: str, up_label: str) -> None:
+        """The same without numbers across."""
+        left, top, right, bottom = self.box
         for value in self.up.ticks():
             _, y = self.place(self.across.low, value)
             pen.line((left, y, right, y), fill=GRID)
@@ -113,25 +122,104 @@ class Panel:
     """Whether each point is marked, as where there are only a few."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BarPanel:
+    """One chart of bars in groups."""
+
+    up_label: str
+    across_label: str
+    groups: Mapping[str, Mapping[str, float | None]]
+    """What stands below a group -> name -> value from 0 on; None for no bar."""
+
+
 def draw_panels(panels: Sequence[Panel]) -> Image.Image:
     """The charts one below the other, each with its names at its right; a name has one colour in all of them.
 
     Raises:
         ValueError: no chart, more than `MAX_PANELS`, or one without a point.
     """
-    if not 0 < len(panels) <= MAX_PANELS:
-        raise ValueError(f"expected 1 to {MAX_PANELS} charts to draw, got {len(panels)!r}; choose what has numbers")
-    names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
-    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
-    font = ImageFont.load_default(size=FONT_PX)
-    legend = 3 * _SWATCH_PX + round(max((font.getlength(_shortened(name)) for name in names), default=0))
-    width, height = PANEL_PX
-    picture = Image.new("RGB", (width + legend, height * len(panels)), "white")
-    pen = ImageDraw.Draw(picture)
+    _check_number(len(panels))
+    picture, pen, font, colours = _sheet([line.name for panel in panels for line in panel.lines], len(panels))
     for index, panel in enumerate(panels):
-        box = (LEFT_PX, height * index + TOP_PX, width, height * (index + 1) - BOTTOM_PX)
-        _draw_panel(pen, panel, box, font, colours)
+        _draw_panel(pen, panel, _place(index), font, colours)
     return picture
+
+
+def draw_bars(panels: Sequence[BarPanel]) -> Image.Image:
+    """Charts of bars, laid out and coloured as by :func:`draw_panels`; every axis begins at 0.
+
+    Raises:
+        ValueError: no chart, more than `MAX_PANELS`, or one without a bar.
+    """
+    _check_number(len(panels))
+    names = list(dict.fromkeys(name for panel in panels for group in panel.groups.values() for name in group))
+    picture, pen, font, colours = _sheet(names, len(panels))
+    for index, panel in enumerate(panels):
+        box = _place(index)
+        _draw_bar_panel(pen, panel, box, font, colours)
+        _draw_names(
+            pen, [name for name in names if any(name in group for group in panel.groups.values())], box, colours
+        )
+    return picture
+
+
+def _check_number(count: int) -> None:
+    if not 0 < count <= MAX_PANELS:
+        raise ValueError(f"expected 1 to {MAX_PANELS} charts to draw, got {count!r}; choose what has numbers")
+
+
+def _sheet(
+    names: Sequence[str], count: int
+) -> tuple[Image.Image, ImageDraw.ImageDraw, Font, dict[str, tuple[int, int, int]]]:
+    """An empty picture for so many charts, with room for the names, and a colour for each of these."""
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(dict.fromkeys(names))}
+    font = ImageFont.load_default(size=FONT_PX)
+    legend = 3 * _SWATCH_PX + round(max((font.getlength(_shortened(name)) for name in colours), default=0))
+    picture = Image.new("RGB", (PANEL_PX[0] + legend, PANEL_PX[1] * count), "white")
+    return picture, ImageDraw.Draw(picture), font, colours
+
+
+def _place(index: int) -> tuple[int, int, int, int]:
+    """Where the field of that chart lies."""
+    width, height = PANEL_PX
+    return LEFT_PX, height * index + TOP_PX, width, height * (index + 1) - BOTTOM_PX
+
+
+def _draw_bar_panel(
+    pen: ImageDraw.ImageDraw,
+    panel: BarPanel,
+    box: tuple[int, int, int, int],
+    font: Font,
+    colours: dict[str, tuple[int, int, int]],
+) -> None:
+    values = [value for group in panel.groups.values() for value in group.values() if value is not None]
+    if not values:
+        raise ValueError(f"expected bars to draw for {panel.up_label!r}, got none; choose what has such numbers")
+    frame = Frame(box=box, across=Axis(0, len(panel.groups), 1), up=round_axis([0.0, *values]))
+    frame.draw_up(pen, font, across_label=panel.across_label, up_label=panel.up_label)
+    for place, (label, group) in enumerate(panel.groups.items()):
+        x, bottom = frame.place(place + 0.5, 0)
+        pen.text((x, bottom + 8), _shortened(label), fill=INK, font=font, anchor="mt")
+        wide = _GROUP_SHARE / max(1, len(group))
+        for number, (name, value) in enumerate(group.items()):
+            if value is not None:
+                left = place + (1 - _GROUP_SHARE) / 2 + wide * number
+                x1, y1 = frame.place(left, value)
+                x2, y2 = frame.place(left + wide, 0)
+                pen.rectangle((x1, y1, max(x1, x2 - 1), y2), fill=colours[name])
+
+
+def _draw_names(
+    pen: ImageDraw.ImageDraw,
+    names: Sequence[str],
+    box: tuple[int, int, int, int],
+    colours: dict[str, tuple[int, int, int]],
+) -> None:
+    font = ImageFont.load_default(size=FONT_PX)
+    for index, name in enumerate(names):
+        x, y = box[2] + _SWATCH_PX, box[1] + FONT_PX * (1 + 1.5 * index)
+        pen.line((x, y, x + _SWATCH_PX, y), fill=colours[name], width=2 * _LINE_PX)
+        pen.text((x + _SWATCH_PX + 8, y), _shortened(name), fill=INK, font=font, anchor="lm")
 
 
 def _draw_panel(
@@ -147,12 +235,9 @@ def _draw_panel(
     heights = [y for _, y in known] + [end for line in panel.lines for _, *ends in line.ranges for end in ends]
     frame = Frame(box=box, across=round_axis([x for x, _ in known]), up=round_axis(heights))
     frame.draw(pen, font, across_label=panel.across_label, up_label=panel.up_label)
-    for index, line in enumerate(panel.lines):
-        colour = colours[line.name]
-        _draw_line(pen, frame, line, colour, dots=panel.dots)
-        x, y = box[2] + _SWATCH_PX, box[1] + FONT_PX * (1 + 1.5 * index)
-        pen.line((x, y, x + _SWATCH_PX, y), fill=colour, width=2 * _LINE_PX)
-        pen.text((x + _SWATCH_PX + 8, y), _shortened(line.name), fill=INK, font=font, anchor="lm")
+    for line in panel.lines:
+        _draw_line(pen, frame, line, colours[line.name], dots=panel.dots)
+    _draw_names(pen, [line.name for line in panel.lines], box, colours)
 
 
 def _draw_line(pen: ImageDraw.ImageDraw, frame: Frame, line: Line, colour: tuple[int, int, int], *, dots: bool) -> None:

@@ -35,6 +35,18 @@ def test_check_when_nothing_is_wrong_then_status_0(pairs):
     assert "0 errors, 0 warnings" in result.stdout
 
 
+def test_check_when_there_is_no_sample_then_an_error(pairs):
+    result = run(pairs())
+    assert result.exit_code == 1
+    assert "splits without a sample" in result.stdout
+
+
+def test_check_when_the_split_is_not_there_then_one_sentence(pairs):
+    result = run(f"{pairs({})}:tset")
+    assert result.exit_code == 1
+    assert "expected lines of the split 'tset', got the splits ['train']; choose one of these\n" in result.stderr
+
+
 def test_check_when_warnings_alone_then_status_0(pairs):
     result = run(pairs({}, {}))
     assert result.exit_code == 0

@@ -12,7 +12,7 @@ from PIL import Image
 from deixis.data import open_dataset
 from deixis.data.convert import FORMS, convert
 from deixis.data.convert_writers import to_xywh
-from deixis.data.jsonl import read_jsonl
+from deixis.data.readers.jsonl import read_jsonl
 from deixis.geometry.masks import encode_rle, read_mask
 from deixis.structures import Instance, Sample
 
@@ -201,3 +201,67 @@ def test_write_jsonl_of_a_conversion_when_read_then_as_any_other(tmp_path, recor
     samples, problems = read_jsonl(tmp_path / "a.jsonl")
     assert (samples, problems) == (records, [])
     assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])["image"].startswith("images/")
+
+
+_KEPT = {  # what each form holds of a sample whose box is not in whole pixels
+    "jsonl": {"id", "box", "mask", "category", "kind"}, "mdetr": {"id", "box", "mask", "category", "kind"},
+    "seqtr": {"id", "box", "mask", "category", "kind"}, "refer": {"id", "box", "mask", "category"},
+    "transvg": {"box"}, "transvg-xyxy": {"box"}, "mcn": {"mask"},
+}  # fmt: skip
+
+
+def random_records(images, seed):
+    """Things with boxes in parts of pixels, polygons, run lengths or no mask, and one or two phrases each."""
+    rng = np.random.default_rng(seed)
+    for number in range(5):
+        x, y, w, h = (float(v) for v in rng.uniform((0, 0, 2, 2), (60, 30, 40, 20)))
+        drawn = np.zeros(HW, bool)
+        drawn[int(y) : int(y + h), int(x) : int(x + w)] = True
+        image = (25, 30, 40)[number % 3]
+        for phrase in ('dög, "big"', "it's a cat")[: 1 + number % 2]:
+            yield Sample(
+                id=f"{number}{len(phrase)}",
+                image=images / f"COCO_train2014_{image:012d}.jpg",
+                image_id=str(image),
+                phrase=f"{phrase} {number}",
+                box_xyxy_px=(x, y, x + w, y + h),
+                mask=(None, [[x, y, x + w, y, x + w, y + h, x, y + h]], encode_rle(drawn))[int(rng.integers(3))],
+                split="val",
+                category=("dog", "cat")[number % 2],
+                kind="place",
+            )
+
+
+def check_kept(found, records, fields):
+    """The same phrases of the same images, with these fields as they were."""
+    by_phrase = {(one.image.name, one.phrase): one for one in found}
+    assert len(found) == len(by_phrase) == len(records)
+    for record in records:
+        one = by_phrase[record.image.name, record.phrase]
+        assert one.split == "val"
+        if "mask" in fields:
+            drawn, expected = (
+                None if mask is None else read_mask(mask, HW).tobytes() for mask in (one.mask, record.mask)
+            )
+            assert drawn == expected
+        if "box" in fields:
+            assert one.box_xyxy_px == pytest.approx(record.box_xyxy_px, rel=0, abs=1e-13)
+        for name in fields - {"mask", "box"}:
+            assert getattr(one, name) == getattr(record, name)
+
+
+@pytest.mark.parametrize("first", FORMS)
+def test_convert_when_from_each_form_to_each_then_all_that_both_hold_is_as_it_was(first, tmp_path, images):
+    records = list(random_records(images, seed=len(first)))
+    folders = {name: tmp_path / f"as-{name}" for name in ("first", *FORMS)}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "images").symlink_to(images)
+    convert(records, folders["first"] / OUT[first], first, images=images)
+    middle = read_back(folders["first"] / OUT[first], first, folders["first"] / "images")
+    check_kept(middle, records, _KEPT[first])
+    for second in FORMS:
+        out = folders[second] / OUT[second]
+        done = convert(middle, out, second)
+        assert (done.written, done.left_out) == (len(records), 0)
+        check_kept(read_back(out, second, done.images or images), records, _KEPT[first] & _KEPT[second])

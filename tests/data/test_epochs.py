@@ -8,6 +8,7 @@ from PIL import Image
 from deixis.data.epochs import Epochs, group_by_referent
 from deixis.data.loading import CanvasRules
 from deixis.data.pipelines import PIPELINES, Pipeline
+from deixis.data.readers.jsonl import ReadSamples
 from deixis.data.scenes import open_scenes
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
@@ -34,6 +35,13 @@ def samples_of(referents=REFERENTS):
 @pytest.fixture
 def epochs():
     return Epochs(samples_of(), REFERENTS)
+
+
+def test_problems_when_samples_were_left_out_then_those_of_the_reader():
+    assert Epochs(ReadSamples(samples_of(), ["line 3: expected a box"]), REFERENTS).problems == (
+        "line 3: expected a box",
+    )
+    assert Epochs(samples_of(), REFERENTS).problems == ()
 
 
 def batch(epochs, step, seed=0, **options):

@@ -146,6 +146,8 @@ def test_open_dataset_when_a_folder_is_none_that_is_known_then_what_works_is_tol
 def test_open_dataset_when_unknown_then_what_works_is_told():
     with pytest.raises(ValueError, match="got 'cats'; choose one"):
         open_dataset("cats")
+    with pytest.raises(ValueError, match="got 'refcocoo'; perhaps 'refcoco' is meant"):
+        open_dataset("refcocoo")
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "none.json"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.data.jsonl import read_jsonl
 from deixis.data.phrase_file import write_phrase_file
+from deixis.data.readers.jsonl import read_jsonl
 
 
 @pytest.fixture

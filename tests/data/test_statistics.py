@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from deixis.data.contact_sheet import PICTURE_PX, Card, facts_of, write_page
-from deixis.data.jsonl import ReadSamples
+from deixis.data.readers.jsonl import ReadSamples
 from deixis.data.statistics import BINS, measure_dataset
 from deixis.structures import Sample
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deixis.data.loading import Mixture, PhotoSource, SceneSource
 from deixis.data.written import PhotoRecord, WrittenPhrases, in_split, load_views
 from deixis.geometry.masks import encode_rle, read_mask
 from deixis.structures import Instance
@@ -72,6 +73,17 @@ def test_in_split_when_unknown_then_the_names_are_told():
 )
 def test_load_views_when_a_split_then_its_photos(coco_json, split, ids):
     assert [record.image_id for record in load_views(coco_json, split)] == ids
+
+
+def test_load_views_when_a_record_is_wrong_then_a_training_can_tell_it(coco_json):
+    document = json.loads(coco_json.read_text())
+    document["annotations"].append({"id": 99, "image_id": 1, "category_id": 1, "bbox": [1, 2, 0, 0]})
+    coco_json.write_text(json.dumps(document))
+    records = load_views(coco_json, "train")
+    assert len(records.problems) == 1
+    assert "expected a bbox with an area" in records.problems[0]
+    mixture = Mixture([PhotoSource(records, fully_annotated=True), SceneSource("scenes")], [0.5, 0.5])
+    assert mixture.problems == records.problems
 
 
 def test_view_when_decoded_then_image_boxes_and_masks_are_those_of_the_file(coco_json):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.evaluate import html_page, svg_plots
+from deixis.evaluate import html_page, html_plots
 from deixis.evaluate.evaluate import evaluate
 from deixis.evaluate.gallery import choose_cases
 from deixis.evaluate.html_report import write_html
@@ -79,6 +79,10 @@ def test_report_when_opened_then_nothing_is_fetched_and_it_fits_a_phone(report):
     assert not any(name.startswith("on") for _, attributes in tags for name in attributes)
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags
     assert all(attributes["alt"] for tag, attributes in tags if tag == "img")
+    assert all(attributes["aria-label"] for tag, attributes in tags if tag == "svg")
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    assert "minmax(min(100%, 20rem), 1fr)" in text  # wide columns give way to a narrow screen
+    assert "overflow-x: auto" in text  # and a wide table scrolls for itself
 
 
 def test_report_when_read_then_figures_plots_and_galleries_are_there(report):
@@ -112,7 +116,7 @@ def test_text_when_very_long_then_cut():
 
 
 def test_bar_chart_when_drawn_then_lengths_follow_the_values():
-    svg = svg_plots.bar_chart([svg_plots.Bar("<a>", 0.5, (0.25, 1.0)), svg_plots.Bar("b", 1.0)])
+    svg = html_plots.bar_chart([html_plots.Bar("<a>", 0.5, (0.25, 1.0)), html_plots.Bar("b", 1.0)])
     widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', svg)]
     assert widths[1] == 2 * widths[0] > 0
     assert "&lt;a&gt;" in svg
@@ -120,7 +124,7 @@ def test_bar_chart_when_drawn_then_lengths_follow_the_values():
 
 
 def test_curves_when_drawn_then_high_values_stand_high():
-    svg = svg_plots.curves({"one": [(0.0, 0.0), (1.0, 0.5)]}, "score", "right", top=0.5, diagonal=True)
+    svg = html_plots.curves({"one": [(0.0, 0.0), (1.0, 0.5)]}, "score", "right", top=0.5, diagonal=True)
     (points,) = re.findall(r'points="([^"]+)"', svg)
     (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split())
     assert (x1 < x2, y1 > y2) == (True, True)
@@ -129,7 +133,7 @@ def test_curves_when_drawn_then_high_values_stand_high():
 
 
 def test_histogram_when_values_are_1_then_in_the_last_bin():
-    svg = svg_plots.histogram({"box": [1.0, 1.0, 0.05]}, "IoU", bins=10)
+    svg = html_plots.histogram({"box": [1.0, 1.0, 0.05]}, "IoU", bins=10)
     heights = [float(value) for value in re.findall(r'<rect [^>]*height="([\d.]+)"', svg)]
     assert heights[-1] == 2 * heights[0] > 0
     assert heights[1:-1] == [0.0] * 8

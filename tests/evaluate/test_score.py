@@ -118,6 +118,15 @@ def test_score_when_lines_cannot_be_read_or_belong_to_nobody_then_told_and_count
 
 
 @pytest.mark.parametrize(
+    ("line", "words"),
+    [({"sent_id": 1, "box": BOX}, r"'id', got the keys \['sent_id', 'box'\]"), ([{"id": 1}], "one object a line")],
+)
+def test_score_when_the_file_has_another_form_then_the_sentence_says_which_is_expected(score, line, words):
+    with pytest.raises(ValueError, match=words):
+        score([sample("1")], [line])
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {}, {"box": [1, 2, 3]}, {"box": "x"}, {"box": [1, 2, 3, float("nan")]}, {"box": [1, 2, 3, 1e300]},

@@ -19,6 +19,7 @@ from transformers import (
     SwinModel,
 )
 
+from deixis.models.foreign import config_as_text
 from deixis.models.resnet import BackboneEncoder, TinyEncoder, build_smcim_encoder
 
 WIDTHS = (8, 16, 24, 32)
@@ -378,6 +379,29 @@ def test_build_when_a_folder_or_name_of_the_library_then_its_backbone_and_weight
     names = {n.removeprefix("swin.") for n, p in encoder.body.named_parameters() if id(p) in frozen}
     first = "encoder.layers.0." if kind == "swin" else "encoder.stages.0."
     assert names == {n for n in own if n.startswith(("embeddings.", first)) and n in dict(model.named_parameters())}
+
+
+@pytest.mark.parametrize("kind", ["swin", "convnext", "dinov2", "resnet"])
+def test_build_when_the_configuration_itself_is_named_then_the_same_network(tmp_path, kind):
+    config = {
+        "dinov2": lambda: Dinov2Config(hidden_size=8, num_hidden_layers=6, num_attention_heads=2, image_size=64),
+        "resnet": small_config,
+    }.get(kind, lambda: small_model(kind).config)()
+    config.save_pretrained(tmp_path)
+    encoder = build_smcim_encoder(str(tmp_path))
+    told = config_as_text(encoder.body.config)
+    again = build_smcim_encoder(told)
+    assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in encoder.named_parameters()}
+    assert again.body.out_features == encoder.body.out_features
+    assert config_as_text(again.body.config) == told
+    assert str(tmp_path) not in told
+
+
+def test_build_when_the_folder_holds_half_precision_then_float32(tmp_path):
+    small_model("convnext").half().save_pretrained(tmp_path)
+    encoder = build_smcim_encoder(str(tmp_path))
+    encoder.load_state(tmp_path)
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
 
 def test_build_when_a_plain_vision_transformer_then_maps_of_its_thirds_are_resized(tmp_path):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from deixis.config import preset
+from deixis.config import config_from_dict, config_to_dict, preset
 from deixis.models.alternate_attention import sine_position
 from deixis.models.darknet import ThreeScales
 from deixis.models.deixis import grid_positions
@@ -236,6 +236,70 @@ def test_boxes_when_what_stands_in_padding_tokens_changes_then_they_stay(build, 
         moved = (model.ground(all_real, IDS, VALID).boxes_cxcywh - expected.boxes_cxcywh).abs().amax(1)
     assert moved[1] > 1e-3
     close(moved[[0, 2]], torch.zeros(2))
+
+
+WHOLE = {"text_layers": 3, "text_features": (1, 2, 3), "vocab_size": 13, "image_size": 64}
+
+
+@pytest.fixture(scope="module")
+def on_real_encoder():
+    """``smcim-tiny`` and ``smcim-r50`` at 64 pixels with their own image encoders and few layers of words."""
+
+    @cache
+    def make(name, **values):
+        torch.manual_seed(0)
+        return SmcimModel(preset(name, **WHOLE, **values)).eval()
+
+    return make
+
+
+def bordered(pixels, content, fill):
+    """The pictures with another colour around them."""
+    low, high = (content * pixels.shape[-1]).round().long().split(2, 1)
+    cells = torch.arange(pixels.shape[-1])
+    x, y = ((cells >= low[:, i, None]) & (cells < high[:, i, None]) for i in (0, 1))
+    return torch.where((y[:, :, None] & x[:, None])[:, None], pixels, fill)
+
+
+# a wide picture, a tall one, a full one
+SHAPES = torch.tensor([[0.0, 13 / 64, 1.0, 50 / 64], [0.25, 0.0, 0.75, 1.0], [0.0, 0.0, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("smcim-tiny", {}), ("smcim-tiny", KINDS[1]), ("smcim-tiny", {"projection": "conv1x1"}),
+                         ("smcim-r50", {})], ids=str,
+)  # fmt: skip
+@torch.no_grad()
+def test_boxes_when_padding_pixels_are_black_or_white_then_they_stay(on_real_encoder, name, values):
+    pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    index, moved = torch.tensor([0, 1, 2]), []
+    for model in (on_real_encoder(name, **values), on_real_encoder(name, **values, mask_padding=False)):
+        black, white = (
+            model(bordered(pixels, SHAPES, fill), SHAPES, index, IDS, VALID).boxes_cxcywh for fill in (0.0, 1.0)
+        )
+        moved.append((black - white).abs().amax(1))
+    assert (moved[0] == 0).all()  # at most 1e-4 is asked
+    assert (moved[1][:2] > 1e-3).all()
+    assert moved[1][2] == 0
+
+
+@torch.no_grad()
+def test_boxes_when_wide_and_tall_pictures_share_a_batch_then_as_one_by_one(on_real_encoder):
+    model = on_real_encoder("smcim-tiny")
+    pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    together = model(pixels, SHAPES, torch.tensor([0, 1, 2]), IDS, VALID).boxes_cxcywh
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = model(pixels[one], SHAPES[one], torch.tensor([0]), IDS[one], VALID[one]).boxes_cxcywh
+        close(together[one], alone)
+
+
+def test_load_when_a_checkpoint_knows_no_mask_padding_then_names_fit_and_it_is_on(on_real_encoder):
+    model = on_real_encoder("smcim-tiny")
+    told = config_to_dict(model.config)
+    del told["mask_padding"]
+    assert config_from_dict(told) == model.config
+    assert not [name for name in model.state_dict() if "pools" in name]
 
 
 @pytest.mark.parametrize("values", KINDS, ids=name_of)

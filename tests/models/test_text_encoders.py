@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from deixis.config import SmcimConfig, preset
+from deixis.models.foreign import config_as_text
 from deixis.models.text_encoders import BertEncoder, GloveGruEncoder, LayeredText, build_text_encoder
 
 
@@ -221,6 +223,35 @@ def test_layered_when_built_from_a_config_alone_then_the_same_names_and_any_voca
     full = layered(text_encoder=str(folders / "roberta"))
     assert alone.state_dict().keys() == full.state_dict().keys()
     assert alone.body.get_input_embeddings().weight.shape == (11, 12)
+
+
+def test_layered_when_the_folder_holds_half_precision_then_float32_is_built_and_loaded(tmp_path, folders):
+    half = AutoModel.from_pretrained(folders / "bert").half()
+    half.save_pretrained(tmp_path)
+    assert '"float16"' in (tmp_path / "config.json").read_text()
+    text = layered(text_encoder=str(tmp_path))
+    text.load_pretrained(tmp_path)
+    assert {p.dtype for p in text.parameters()} == {torch.float32}
+    name = "encoder.layer.2.output.dense.weight"
+    assert torch.equal(text.body.state_dict()[name], half.state_dict()[name].float())
+
+
+def test_layered_when_the_configuration_itself_is_named_then_the_same_network_and_nothing_else_of_it(folders):
+    text = layered(text_encoder=str(folders / "roberta"))
+    told = config_as_text(text.body.config)
+    again = layered(text_encoder=told)
+    assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in text.named_parameters()}
+    assert again.padding_id == text.padding_id
+    assert config_as_text(again.body.config) == told
+    assert not [word for word in (str(folders), "float32", "transformers_version", "label") if word in told]
+
+
+def test_layered_when_a_configuration_names_code_then_it_is_not_looked_for(folders):
+    values = json.loads(config_as_text(layered(text_encoder=str(folders / "bert")).body.config))
+    values |= {"attn_implementation": "someone/kernel", "auto_map": {"AutoModel": "evil.Model"}}
+    text = layered(text_encoder=json.dumps(values))
+    assert text.body.config._attn_implementation in ("sdpa", "eager")
+    assert type(text.body) is BertModel
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_reproduce_mcn_fig_5_when_two_runs_then_both_in_one_picture(make_run, tm
         (["smcim-fig-9", "--model", "a,b", "photo.png", "dog"], 2, "one model"),
         (["smcim-fig-9", "none.png", "dog"], 1, "none.png"),
         (["mcn-table-1", "--runs", "a"], 2, "--runs goes with"),
-        (["smcim-fig-8"], 2, "smcim-fig-9"),
+        (["smcim-fig-3"], 2, "smcim-fig-9"),
     ],
 )
 def test_reproduce_when_a_figure_is_asked_for_wrongly_then_one_sentence(

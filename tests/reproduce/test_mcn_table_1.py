@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deixis.data.jsonl import ReadSamples
+from deixis.data.readers.jsonl import ReadSamples
 from deixis.geometry.images import letterbox
 from deixis.geometry.masks import encode_rle
 from deixis.models.base import Answer

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from deixis.grounder import calibrated, load
+from deixis.metrics.calibration import calibration_error
 from deixis.structures import Instance, Sample
 from deixis.train.calibrate import (
     Evidence,
     best_thresholds,
-    calibration_error,
     fit_calibration,
+    fit_temperature,
+    found_rates,
     gather_evidence,
     store_in_config,
+    stored_regression,
 )
 
 WEIGHTS, BIAS = np.array([0.8, -0.4, 1.2, 2.0]), -0.5
@@ -63,11 +66,52 @@ def test_fit_when_no_evidence_then_refused():
         fit_calibration([])
 
 
-def test_calibration_error_when_worked_by_hand_then_weighted_gap():
-    score = np.array([0.15, 0.15, 0.95, 1.0])
-    right = np.array([False, True, True, True])
-    # bin 1: mean score 0.15 against 0.5; bin 9: 0.975 against 1; each half of all
-    assert calibration_error(score, right) == pytest.approx(0.5 * 0.35 + 0.5 * 0.025)
+def test_fit_temperature_when_logits_are_three_times_too_large_then_three():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, 4000)
+    right = rng.random(4000) < 1 / (1 + np.exp(-logits))
+    assert fit_temperature(3 * logits, right) == pytest.approx(3, rel=0.1)
+    assert fit_temperature(logits / 2, right) == pytest.approx(0.5, rel=0.1)
+
+
+def test_fit_when_weights_are_fitted_on_few_samples_then_the_temperature_makes_them_doubt():
+    rng = np.random.default_rng(0)
+    evidence = [Evidence(tuple(rng.normal(0, 1, 8).tolist()), 1.0, bool(rng.random() < 0.5)) for _ in range(40)]
+    told = fit_calibration(evidence)
+    assert told["temperature"] > 1.5  # the signs are worth nothing
+    loud = np.array(told["weights"]) * told["temperature"]
+    assert np.abs(told["weights"]).max() < np.abs(loud).max()
+
+
+def test_fit_when_weights_are_kept_then_temperature_alone_moves_them():
+    told = fit_calibration(drawn_evidence(4000), keep=((3 * WEIGHTS).tolist(), 3 * BIAS))
+    assert told["temperature"] == pytest.approx(3, rel=0.1)
+    np.testing.assert_allclose(np.array(told["weights"]) * told["temperature"], 3 * WEIGHTS, rtol=1e-3)
+    assert told["bias"] * told["temperature"] == pytest.approx(3 * BIAS, rel=1e-3)
+    assert told["expected_calibration_error"] < 0.03
+
+
+def test_fit_when_two_groundings_are_of_one_image_then_they_share_a_fold():
+    # each image stands twice; folds that split an image would score it by weights that have seen it
+    rng = np.random.default_rng(0)
+    evidence = [
+        Evidence(tuple(rng.normal(0, 1, 8).tolist()), 1.0, bool(rng.random() < 0.5), image=str(index))
+        for index in range(30)
+    ]
+    assert fit_calibration([e for e in evidence for _ in range(2)])["temperature"] > 1.5
+
+
+def test_found_rates_when_counted_by_hand_then_absent_pairs_are_false_alarms():
+    evidence = [
+        Evidence((0.0,), 1.0, True), Evidence((0.0,), 1.0, True), Evidence((0.0,), 1.0, False),
+        *[Evidence((0.0,), 1.0, False, belongs=False)] * 4,
+    ]  # fmt: skip
+    told = found_rates(np.array([True, False, True, True, False, False, False]), evidence)
+    assert told == {
+        "n_right": 2, "found_of_right": 0.5, "n_wrong": 1, "found_of_wrong": 1.0, "n_absent": 4,
+        "false_alarm_rate": 0.25,
+    }  # fmt: skip
+    assert found_rates(np.array([True]), evidence[:1])["false_alarm_rate"] is None
 
 
 def test_best_thresholds_when_score_alone_separates_then_between_the_two():
@@ -107,6 +151,8 @@ def test_gather_when_absent_phrases_are_added_then_they_count_as_wrong(tiny_chec
     assert 8 < len(evidence) <= 16
     assert sum(not e.right for e in evidence) >= len(evidence) - 8
     assert all(len(e.signs) == 4 and 0 <= e.agreement <= 1 for e in evidence)
+    assert sum(not e.belongs for e in evidence) == len(evidence) - 8
+    assert {e.image for e in evidence} == {"left dog", "red ball"}
 
 
 @pytest.mark.parametrize("second", [("left bear", "teddy bear", 200), ("red ball", "ball", 200)])
@@ -118,6 +164,15 @@ def test_gather_when_a_phrase_may_mean_what_is_there_or_nobody_knows_then_it_is_
         samples = [dataclasses.replace(sample, instances=()) for sample in samples]
     evidence = gather_evidence(load(tiny_checkpoint, precision="float32"), samples, absent_share=1.0, seed=0)
     assert len(evidence) == 8
+
+
+def test_stored_regression_when_nothing_was_fitted_then_the_models_own(tiny_checkpoint):
+    grounder = load(tiny_checkpoint, precision="float32")
+    weights, bias = stored_regression(grounder)
+    assert (tuple(weights), bias) == (tuple(grounder.model.score_weights), 0.0)
+    signs = (1.0, -1.0, 0.5, 0.25)
+    told = {"weights": list(weights), "bias": bias}
+    assert calibrated(signs, told, ()) == calibrated(signs, {}, grounder.model.score_weights)
 
 
 def test_store_when_entries_are_given_then_these_alone_change(tmp_path):

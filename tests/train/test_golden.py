@@ -5,14 +5,17 @@ Where a change of the numbers is meant, rewrite them, and say why in the commit:
     DEIXIS_WRITE_GOLDEN=1 python -m pytest tests/train/test_golden.py
 """
 
-import dataclasses
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from transformers import ResNetConfig, ResNetModel
 
+from deixis.train import starting
+from deixis.train.parallel import ALONE, process_group
 from deixis.train.recipes import recipe
 from deixis.train.starting import start_data
 from deixis.train.trainer import Trainer, batches, canvas_rules
@@ -55,11 +58,14 @@ def recipes(tmp_path, bert_folder, monkeypatch):
     }
 
 
-def first_losses(made):
+def first_losses(made, group=ALONE):
     """Lines of losses, one a step."""
-    held = Trainer(made)
-    lines = []
-    for batch in batches(start_data(made), made, 0, canvas_rules(held.model, made)):
+    return losses_of(Trainer(made, group=group))
+
+
+def losses_of(held, until=STEPS):
+    made, lines = held.recipe, []
+    for batch in batches(start_data(made), replace(made, steps=until), held.step, canvas_rules(held.model, made)):
         losses = held.train_step(batch)
         lines.append(" ".join(f"{name}={value:.7g}" for name, value in losses.items()))
     return lines
@@ -84,4 +90,34 @@ def test_losses_when_a_tiny_recipe_takes_20_steps_then_they_are_the_committed_on
 
 def test_losses_when_accumulated_then_they_are_the_committed_ones_too(recipes, one_thread):
     # of the three only this model has neither dropout, whose numbers fall otherwise in parts, nor batch-norm
-    assert_committed("debug", first_losses(dataclasses.replace(recipes["debug"], accumulate=2)))
+    assert_committed("debug", first_losses(replace(recipes["debug"], accumulate=2)))
+
+
+@pytest.mark.parametrize("name", ["mcn", "smcim"])
+def test_losses_when_a_run_is_resumed_in_its_midst_then_they_are_the_committed_ones_too(
+    recipes, one_thread, tmp_path, name
+):
+    held = Trainer(recipes[name])
+    lines = losses_of(held, until=7)
+    held.save(tmp_path)
+    again = Trainer(recipes[name])
+    again.restore(tmp_path)
+    assert_committed(name, lines + losses_of(again), rel=TOLERANCE[name])
+
+
+def one_of_two(rank, made, folder):
+    torch.set_num_threads(1)
+    starting.training_phrases = lambda made: WORDS
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        with process_group() as group:
+            (folder / f"{rank}.txt").write_text("\n".join(first_losses(made, group)))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_losses_when_two_processes_share_the_batches_then_both_tell_the_committed_ones(recipes, tmp_path):
+    torch.multiprocessing.spawn(one_of_two, (recipes["debug"], tmp_path), nprocs=2)
+    for rank in (0, 1):
+        assert_committed("debug", (tmp_path / f"{rank}.txt").read_text().splitlines())

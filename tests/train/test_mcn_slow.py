@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from deixis.cli import app
 from deixis.config import preset
 from deixis.data.epochs import Epochs
-from deixis.data.jsonl import write_jsonl
 from deixis.data.loading import CanvasRules
+from deixis.data.readers.jsonl import write_jsonl
 from deixis.data.scenes import open_scenes
 from deixis.evaluate.evaluate import evaluate
 from deixis.geometry.masks import read_mask

@@ -37,13 +37,13 @@ def test_total_when_worked_by_hand_then_the_weighted_sum_of_what_is_there():
 
 
 def test_words_of_when_asked_then_the_tokenizers_ids(batch):
-    ids, valid = Given(WordTokenizer(["dog", "red"], max_tokens=3)).words_of(batch)
+    ids, valid = Given(WordTokenizer(["dog", "red"], max_tokens=3)).words_of(batch, torch.device("cpu"))
     assert ids.tolist() == [[3, 2], [1, 0]]
     assert valid.tolist() == [[True, True], [True, False]]
 
 
 def test_pixels_of_when_asked_then_0_to_1_and_channels_first(batch):
-    pixels = pixels_of(batch)
+    pixels = pixels_of(batch, torch.device("cpu"))
     assert pixels.shape == (1, 3, 64, 64)
     assert pixels.is_contiguous(memory_format=torch.channels_last)
     assert pixels[0, :, 1, 2].tolist() == pytest.approx((batch.pixels[0, 1, 2] / 255).tolist())

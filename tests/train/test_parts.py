@@ -159,7 +159,18 @@ def test_channels_last_when_off_then_kernels_lie_as_torch_makes_them(small_recip
 
 def test_compile_when_on_then_the_models_parts_are_and_a_copy_is_not(small_recipe, monkeypatch):
     compiled = []
+    monkeypatch.setattr("deixis.train.trainer.check_compiler", lambda: None)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
     held = Trainer(dataclasses.replace(small_recipe, compile=True))
     assert compiled == list(held.model.children())
     assert compiled
+
+
+@pytest.mark.parametrize(("named", "wanted"), [("", r"\['g\+\+', 'clang\+\+', 'cl'\]"), ("my-c++", r"\['my-c\+\+'\]")])
+def test_compile_when_there_is_no_compiler_then_one_sentence_before_the_first_step(
+    small_recipe, monkeypatch, named, wanted
+):
+    monkeypatch.setenv("CXX", named)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match=rf"^expected a C\+\+ compiler out of {wanted} .* leave compile out$"):
+        Trainer(dataclasses.replace(small_recipe, compile=True))

@@ -12,7 +12,8 @@ from deixis.train.recipes import RECIPES, Recipe, batch_note, list_recipes, reci
 def test_list_when_asked_then_each_name_has_one_line():
     listed = list_recipes()
     assert set(listed) == {
-        "tiny", "scenes", "mcn", "mcn-scenes", "smcim", "smcim-pretrain", "smcim-finetune", "smcim-scenes", "debug",
+        "tiny", "scenes", "mcn", "mcn-scenes", "smcim", "smcim-pretrain", "smcim-finetune", "smcim-scenes", "finetune",
+        "debug",
     }  # fmt: skip
     assert all(line and "\n" not in line for line in listed.values())
 
@@ -24,7 +25,7 @@ def test_recipe_when_named_then_its_model_exists_and_it_goes_through_json(name):
     stored = json.loads(json.dumps(asdict(made)))
     assert preset(stored["model"], **stored["model_fields"]) == config
     made = replace(made, model_fields=json.loads(json.dumps(made.model_fields)))  # pairs of anchors come back as lists
-    for field in ("image_sizes", "milestones"):
+    for field in ("image_sizes", "milestones", "printed_rates"):
         stored[field] = tuple(stored[field])
     assert Recipe(**stored) == made
 
@@ -35,7 +36,7 @@ def test_recipe_when_fields_are_given_then_replaced():
 
 
 def test_recipe_when_name_is_unknown_then_names_are_listed():
-    with pytest.raises(ValueError, match=r"\['debug', 'mcn', 'mcn-scenes', 'scenes', .*\], got 'big'"):
+    with pytest.raises(ValueError, match=r"\['debug', 'finetune', 'mcn', 'mcn-scenes', .*\], got 'big'"):
         recipe("big")
 
 
@@ -64,8 +65,10 @@ def test_recipes_when_made_twice_then_changing_one_leaves_the_other():
         ("epochs", -1), ("epochs", 1.0), ("milestones", [3]), ("milestones", (3.5,)), ("milestones", (-1,)),
         ("milestones", (True,)), ("milestones", ("3",)), ("phrased", None), ("root", 1),
         ("sigma", 0.5), ("sigma_floor", 0.05), ("sigma", math.nan), ("sigma_lr", -1.0), ("spsil_lambda", -0.75),
-        ("sigma_floor", math.inf), ("spsil", True), ("spsil", "yes"), ("detach_difficulty", "on"), ("one_per", "image"),
+        ("sigma_floor", math.inf), ("spsil", True), ("spsil", "yes"), ("detach_difficulty", "on"), ("one_per", "word"),
         ("augment", None), ("scale_lr", 1), ("printed_images", -1), ("l1_weight", -1.0), ("giou_weight", math.inf),
+        ("rehearsal", -0.1), ("check_every", -1), ("patience", 0), ("frozen_steps", -1), ("flavour", "photos"),
+        ("printed_rates", (1e-4,)), ("printed_rates", (1e-4, "1", 2.0)), ("printed_rates", [1e-4, 1.0, 2.0]),
         ("rec_weight", -1.0), ("res_weight", math.nan), ("cem_weight", math.inf), ("words_weight", "1"),
     ],
 )  # fmt: skip
@@ -221,9 +224,33 @@ def test_scaled_for_batch_when_there_and_back_then_the_same_and_nothing_else_mov
 def test_note_when_the_batch_is_not_the_printed_one_then_one_line_with_the_rates():
     note = batch_note(recipe("smcim", images=48))
     assert "batches of 48, printed are 192" in note
-    assert "lr 5e-05, pretrained_lr 5e-06, sigma_lr 1.3e-05" in note
+    assert "lr 5e-05 (moved by the root of the batch from 0.0001)" in note
+    assert "pretrained_lr 5e-06 (moved by the root of the batch from 1e-05)" in note
+    assert "sigma_lr 1.3e-05 (moved by the batch from 5e-05)" in note
     assert "\n" not in note
-    assert "not moved to it" in batch_note(recipe("smcim", images=48, scale_lr=False))
+    assert "farther" not in note
+
+
+@pytest.mark.parametrize(
+    "made",
+    [recipe("smcim", images=48, scale_lr=False), replace(recipe("smcim"), images=48)],
+    ids=["not scaled", "replaced behind the rule's back"],
+)
+def test_note_when_rates_were_not_moved_then_it_says_so_whatever_scale_lr_says(made):
+    note = batch_note(made)
+    assert note.count("(as printed)") == 3
+    assert "moved" not in note
+    assert note.endswith("sigma may drift farther than in the paper")
+
+
+def test_note_when_a_rate_is_named_then_it_is_told_as_yours():
+    note = batch_note(recipe("smcim", images=48, lr=3e-4))
+    assert "lr 0.0003 (your own, printed is 0.0001), pretrained_lr 5e-06 (moved" in note
+
+
+def test_note_when_no_rates_are_printed_then_it_tells_them_and_claims_nothing():
+    note = batch_note(replace(recipe("debug"), printed_images=192))
+    assert note == "batches of 2, printed are 192; rates are lr 0.0006, pretrained_lr 0.0001, sigma_lr 5e-05"
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

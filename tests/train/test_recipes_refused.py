@@ -18,6 +18,27 @@ def test_fields_of_phrased_data_when_there_is_none_then_refused(field, value):
         recipe("smcim-scenes", **{field: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("debug", {"check_every": 5}, "expected check_every to be 0 without phrased, got 5"),
+        ("debug", {"rehearsal": 0.5}, "expected rehearsal to be 0.0 without phrased, got 0.5"),
+        ("mcn", {"validation": "val.jsonl"}, "expected validation to be '' without check_every, got 'val.jsonl'"),
+        ("mcn", {"frozen_steps": 5}, "expected frozen_steps to be 0 without start and check_every, got 5"),
+        ("mcn", {"patience": 2}, "expected patience to be 4 without check_every, got 2"),
+        ("finetune", {"rehearsal": 1.0}, "expected rehearsal below 1, .*, got 1.0"),
+        ("finetune", {"rehearsal": 0.5, "epochs": 2}, "expected epochs to be 0 with rehearsal, got 2"),
+        ("mcn", {"instances": "photos.json"}, "expected instances to be '' with phrased, got 'photos.json'"),
+        ("mcn", {"partial_instances": "p.json"}, "expected partial_instances to be '' with phrased, got 'p.json'"),
+        ("mcn", {"flavour": "scenes"}, "expected flavour to be '' with phrased and without rehearsal, got 'scenes'"),
+    ],
+)
+def test_fields_when_they_would_be_ignored_then_refused(name, fields, words):
+    with pytest.raises(ValueError, match=f"^{words}") as caught:
+        recipe(name, **fields)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["mcn", "smcim", "smcim-finetune"])
 def test_steps_when_named_then_so_many_and_no_epochs(name):
     made = recipe(name, steps=7)

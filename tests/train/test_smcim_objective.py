@@ -37,7 +37,7 @@ class Standing(nn.Module):
 
     def __init__(self, box_cxcywh=(0.5, 0.5, 0.5, 0.5)):
         super().__init__()
-        self.config = SimpleNamespace(text_features=(6,), group_dim=3)
+        self.config = SimpleNamespace(text_features=(6,), group_dim=3, merge_dim=4)
         self.box = nn.Parameter(torch.tensor(box_cxcywh))
         self.gain = nn.Parameter(torch.ones(3))
 
@@ -45,9 +45,11 @@ class Standing(nn.Module):
         cells = nn.functional.avg_pool2d(pixels, 16).flatten(2).transpose(1, 2) * self.gain
         return SimpleNamespace(features=(cells,), pick=lambda index: len(index))
 
-    def ground(self, count, token_ids, token_valid):
+    def ground(self, count, token_ids, token_valid, *, attend=False):
         assert count == len(token_ids)
-        return SimpleNamespace(boxes_cxcywh=self.box.expand(count, 4))
+        seen = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).expand(count, 4) if attend else None
+        pixels = torch.eye(4).expand(count, 4, 4)
+        return SimpleNamespace(boxes_cxcywh=self.box.expand(count, 4), pixels=pixels, cls_attention=seen)
 
     def pretrained_parameters(self):
         return {"image": [], "text": []}
@@ -194,6 +196,37 @@ def test_words_when_not_wanted_then_no_part_and_no_parameters():
 
 
 # the widths in the optimiser
+
+
+def masked_batch():
+    """Two phrases on a grid of 2 x 2 cells: a mask that covers all of the first cell and half of the last, and none."""
+    batch = batch_of((True, True))
+    masks = np.zeros((2, 2, 2), np.float32)
+    masks[0, 0, 0], masks[0, 1, 1] = 1.0, 0.5
+    return dataclasses.replace(batch, masks=masks, has_mask=np.array([True, False]))
+
+
+def test_attention_when_wanted_then_minus_the_log_of_its_share_on_the_mask():
+    objective = make(attention_weight=2.0)
+    parts = objective.losses(masked_batch())  # half of the attention on the first cell, none on the last
+    assert parts["attention"].item() == pytest.approx(-math.log(0.5), rel=1e-6)
+    without = {name: part for name, part in parts.items() if name != "attention"}
+    assert objective.total(parts).item() == pytest.approx(make().total(without).item() + 2 * math.log(2), rel=1e-6)
+    assert "attention" not in make().losses(masked_batch())
+
+
+def test_place_when_wanted_then_cross_entropy_of_all_cells_and_the_box_of_covered_ones():
+    objective = make(place_weight=1.0)
+    with torch.no_grad():
+        objective.place.weight.zero_()
+        objective.place.bias.zero_()
+        objective.place.weight[0, 0] = 2.0  # the first pixel says that it lies on the thing
+        objective.place.weight[1, 3] = math.log(3)  # the last one that the box's centre lies at 3 / 4
+    parts = objective.losses(masked_batch())
+    cells = [math.log(1 + math.exp(-2)), math.log(2), math.log(2), math.log(2)]
+    assert parts["place"].item() == pytest.approx(sum(cells) / 4, rel=1e-6)
+    # all other numbers are a half, as of the box that is wanted; the last pixel counts half as much as the first
+    assert parts["place_box"].item() == pytest.approx(0.25 * 0.5 / 1.5, rel=1e-6)
 
 
 def test_optimiser_when_there_are_widths_then_a_group_of_their_own_without_decay():

@@ -8,8 +8,8 @@ from PIL import Image
 
 from deixis.config import preset
 from deixis.data.epochs import Epochs
-from deixis.data.jsonl import ReadSamples
 from deixis.data.loading import Mixture, PhotoSource, SceneSource
+from deixis.data.readers.jsonl import ReadSamples
 from deixis.hub import load_checkpoint
 from deixis.models.foreign import DarknetConv
 from deixis.models.image_encoders import YoloTinyEncoder
@@ -26,6 +26,7 @@ from deixis.train.starting import (
     start_model,
     training_phrases,
 )
+from deixis.train.trainer import left_out
 
 
 @pytest.fixture
@@ -433,6 +434,19 @@ def test_data_when_phrased_then_one_group_a_thing_and_the_split_that_is_named(li
     assert len(only) == 2
 
 
+@pytest.mark.parametrize("rehearsal", [0.0, 0.5])
+def test_data_when_lines_are_wrong_then_left_out_and_told_with_or_without_a_split(lines, rehearsal):
+    with lines.open("a", encoding="utf-8") as file:
+        file.write("not JSON\n" * 7)
+    for phrased in (str(lines), f"{lines}:train"):
+        source = start_data(recipe("debug", phrased=phrased, rehearsal=rehearsal, images=2))
+        told = left_out(source)
+        assert len(source.problems) == 7
+        assert len(told) == 6
+        assert all(one.startswith("left out: ") for one in told)
+        assert told[-1] == "left out: 2 more"
+
+
 def test_data_when_phrased_has_nothing_then_one_sentence(tmp_path, lines):
     (tmp_path / "empty.jsonl").write_text("\n")
     only = tmp_path / "val.jsonl"
@@ -516,3 +530,30 @@ def test_in_steps_when_no_epochs_or_a_mixture_then_the_recipe_as_it_is():
     assert in_steps(made, epochs_of(5)) is made
     endless = recipe("debug", phrased="refcoco", epochs=3)
     assert in_steps(endless, Mixture([], [])) is endless
+
+
+# groups of expressions, drawn scenes and rehearsal
+
+
+def test_data_when_one_per_image_then_all_phrases_of_an_image_are_one_group(tmp_path):
+    lines = [f'{{"image": "{k % 2}.png", "phrase": "a {k}", "box": [{k}, 0, 9, 9]}}\n' for k in range(5)]
+    (tmp_path / "my.jsonl").write_text("".join(lines))
+    made = recipe("finetune", phrased=str(tmp_path / "my.jsonl"))
+    assert starting.start_data(made).referents == [[0, 2, 4], [1, 3]]
+    assert starting.start_data(dataclasses.replace(made, one_per="referent")).referents == [[k] for k in range(5)]
+    source = starting.start_data(dataclasses.replace(made, rehearsal=0.3))
+    assert (source.own.referents, source.share) == ([[0, 2, 4], [1, 3]], 0.3)
+    assert [one.flavour for one in source.sources] == ["scenes", "scenes+", "scenesg"]
+
+
+@pytest.mark.parametrize("flavour", ["scenes", "scenes+", "scenesg"])
+def test_data_when_a_flavour_is_named_then_that_alone(flavour):
+    source = starting.start_data(recipe("debug", flavour=flavour))
+    assert [one.flavour for one in source.sources] == [flavour]
+    assert list(source.shares) == [1.0]
+
+
+def test_data_when_drawn_scenes_are_phrased_then_none_is_drawn_to_group_them(monkeypatch):
+    monkeypatch.setattr("deixis.data.scenes.draw_sample", lambda *_, **__: pytest.fail("drew a scene"))
+    source = starting.start_data(recipe("mcn", phrased="scenes+:train"))
+    assert source.num_steps(100) == 1000

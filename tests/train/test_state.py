@@ -6,9 +6,10 @@ import pathlib
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from deixis.train import state
-from deixis.train.state import clear_leftovers, kept_states, read_state, whole, write_state, write_whole
+from deixis.train.state import clear_leftovers, kept_states, naming, read_state, whole, write_state, write_whole
 from deixis.train.trainer import Trainer, run
 
 
@@ -124,6 +125,43 @@ def test_whole_when_the_disk_is_full_then_the_old_file_stays_and_the_room_is_giv
         fill_the_disk()
     assert path.read_bytes() == b"old"
     assert [one.name for one in tmp_path.iterdir()] == ["a.bin"]
+
+
+class FullDisk:
+    """A file upon a disk that has room for some bytes."""
+
+    def __init__(self, room):
+        self.room = room
+
+    def write(self, data):
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(data)
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("room", [0, 300, 20_000])
+def test_save_state_when_the_disk_is_full_then_that_error_and_not_the_one_that_follows_from_it(room):
+    with pytest.raises(OSError, match="No space left on device"):
+        state._save_state({"step": 5, "value": torch.zeros(10_000)}, FullDisk(room))
+
+
+def test_naming_when_the_system_refuses_then_its_error_names_the_file_whoever_wrote(tmp_path):
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ):
+        with pytest.raises(OSError, match="No space left on device") as caught, naming(tmp_path / "a.bin"):
+            raise error
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.bin"))
+    with pytest.raises(SafetensorError, match="HeaderTooSmall"), naming(tmp_path / "a.bin"):
+        raise SafetensorError("Error while deserializing: HeaderTooSmall")
+    with pytest.raises(FileNotFoundError) as caught, naming(tmp_path / "a.bin"):
+        (tmp_path / "none" / "b.bin").open()
+    assert caught.value.filename == str(tmp_path / "none" / "b.bin")
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])

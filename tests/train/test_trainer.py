@@ -509,9 +509,10 @@ def test_run_when_epochs_are_told_then_the_checkpoints_recipe_reads_as_the_run_w
 
 
 def test_recorded_when_files_are_named_then_not_where_they_lay(phrased):
-    made = dataclasses.replace(phrased, root="/home/somebody/data/refer", instances="/home/somebody/coco/a.json")
-    stored = json.dumps(recorded(made))
+    stored = json.dumps(recorded(dataclasses.replace(phrased, root="/home/somebody/data/refer")))
     assert "somebody" not in stored
+    photos = dataclasses.replace(phrased, phrased="", epochs=0, milestones=(), instances="/home/somebody/coco/a.json")
+    assert "somebody" not in json.dumps(recorded(photos))
     assert str(phrased.phrased.rsplit("/", 2)[0]) not in stored
     assert "own.jsonl:train" in stored
     assert recorded(dataclasses.replace(phrased, phrased="refcoco+:train"))["phrased"] == "refcoco+:train"

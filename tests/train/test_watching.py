@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import signal
 import sys
+import threading
 from types import ModuleType
 
 import numpy as np
@@ -173,6 +175,37 @@ def test_run_when_an_earlier_one_left_no_state_then_its_log_is_not_gone_on_with(
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n')
     run(dataclasses.replace(small_mcn_recipe, steps=1), tmp_path)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1]
+
+
+# what stands beside the bar, and signals
+
+
+def test_step_note_when_a_step_is_taken_then_its_loss_and_rate(small_mcn_recipe):
+    held = Trainer(dataclasses.replace(small_mcn_recipe, lr=1e-3, warmup=4))
+    held.step = 2
+    assert trainer.step_note(held, {"loss": 12.34567}) == "loss 12.35, rate 0.0005"
+    assert trainer.step_note(held, {"loss": float("nan")}) == "loss nan, rate 0.0005"
+
+
+def test_signals_held_back_when_one_comes_then_it_waits():
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda *_: got.append("SIGTERM"))
+    try:
+        with trainer.signals_held_back():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+            assert got == []
+        assert got == ["SIGTERM"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_end_after_when_the_parent_is_another_then_the_process_ends_at_once(monkeypatch):
+    parents, ended = iter([7, 7, 1]), []
+    monkeypatch.setattr("os.getppid", lambda: next(parents))
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr(trainer, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    trainer._end_after(7)
+    assert (ended, list(parents)) == ([1], [])
 
 
 # TensorBoard

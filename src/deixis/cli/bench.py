@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -59,6 +58,7 @@ def bench(
     ] = None,
 ) -> None:
     """Count parameters and operations of each MODEL, and measure time and memory; all meet the same load."""
+    from deixis.data.whole_file import whole_file
     from deixis.evaluate.bench import BLOCKS, report
     from deixis.evaluate.bench import bench as measure
     from deixis.evaluate.subjects import find_subjects
@@ -84,7 +84,8 @@ def bench(
     tell_problems(result.problems)
     _print(result)
     if as_json is not None:
-        _write_whole(as_json, json.dumps(report(result), indent=1, allow_nan=False).encode())
+        with whole_file(as_json) as file:
+            file.write(json.dumps(report(result), indent=1, allow_nan=False).encode())
     if plot is not None:
         _write_plot(plot, result, known)
 
@@ -160,9 +161,9 @@ def _accuracies(metrics: Any) -> dict[str, float]:  # noqa: ANN401  JSON values
 
 def _write_plot(path: Path, result: Result, known: dict[str, float] | None) -> None:
     """The plot, and on stderr which models it does not show."""
-    import io
     import statistics
 
+    from deixis.data.whole_file import whole_file
     from deixis.evaluate.speed_plot import Point, draw_speed_accuracy
 
     dataset, values = recorded_accuracy(result) if known is None else ("", known)
@@ -180,19 +181,8 @@ def _write_plot(path: Path, result: Result, known: dict[str, float] | None) -> N
         if name not in values:
             tell(f"{name} is not plotted: its accuracy{f' on {dataset}' if dataset else ''} is not known")
     picture = draw_speed_accuracy(points, accuracy_label=f"Acc@0.5 on {dataset}" if dataset else "accuracy")
-    file = io.BytesIO()
-    picture.save(file, format="PNG")
-    _write_whole(path, file.getvalue())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside ``path`` and move it there at the end; an interrupted write leaves what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        picture.save(file, format="PNG")
 
 
 Table = tuple[str, list[str], list[list[str]]]

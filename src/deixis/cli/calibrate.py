@@ -19,12 +19,20 @@ def calibrate(
     root: Annotated[Path | None, typer.Option(help="The folder of the data sets' files.")] = None,
     limit: Annotated[int, typer.Option(min=10, help="At most so many samples of each data set.")] = 400,
     absent: Annotated[float, typer.Option(min=0, max=1, help="Share of images also asked for what they lack.")] = 0.5,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Fit temperature and thresholds alone; for little data.")
+    ] = False,
 ) -> None:
     """Fit score and the threshold of "found" on validation data, and store them in CHECKPOINT's config.json."""
     from deixis.data import open_dataset, parse_dataset_spec
     from deixis.grounder import load
     from deixis.progress import progress_over
-    from deixis.train.calibrate import fit_calibration, gather_evidence, store_in_config
+    from deixis.train.calibrate import (
+        fit_calibration,
+        gather_evidence,
+        store_in_config,
+        stored_regression,
+    )
 
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"expected a checkpoint folder with config.json, got {str(folder)!r}; give its path")
@@ -36,6 +44,7 @@ def calibrate(
         tell_problems(getattr(dataset, "problems", ()))
         samples = list(progress_over(dataset, f"reading {spec}"))
         evidence += gather_evidence(grounder, samples, absent_share=absent, progress=f"grounding {spec}")
-    fitted = fit_calibration(evidence)
+    fitted = fit_calibration(evidence, keep=stored_regression(grounder) if keep_weights else None)
+    fitted["data"] = datasets
     store_in_config(folder, calibration=fitted)
     typer.echo(json.dumps(fitted))

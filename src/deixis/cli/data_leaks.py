@@ -12,11 +12,11 @@ import typer
 from deixis.cli.running import check_writable, tell, tell_problems
 
 if TYPE_CHECKING:
-    from deixis.data.leaks import LeakCheck
+    from deixis.data.checks.leaks import LeakCheck
 
 
 class Hashing(StrEnum):
-    """When pictures are compared: `deixis.data.leaks.HASHING`."""
+    """When pictures are compared: `deixis.data.checks.leaks.HASHING`."""
 
     auto = "auto"
     always = "always"
@@ -42,8 +42,8 @@ def leaks(
     """Say which images are both trained and measured on. Status 1 where there are any."""
     if write_exclusions is not None:
         check_writable(write_exclusions)
-    from deixis.data.exclusions import write_exclusions as write
-    from deixis.data.leaks import find_leaks
+    from deixis.data.checks.exclusions import write_exclusions as write
+    from deixis.data.checks.leaks import find_leaks
     from deixis.progress import progress_report
 
     with progress_report("samples") as progress:

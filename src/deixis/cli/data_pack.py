@@ -26,8 +26,8 @@ def pack(
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"expected an existing folder for {str(out)!r}, found none; make it first")
     from deixis.data import default_split, open_dataset, parse_dataset_spec
-    from deixis.data.pack_writer import write_pack
-    from deixis.data.packed import PackedSamples
+    from deixis.data.packed.reading import PackedSamples
+    from deixis.data.packed.writer import write_pack
     from deixis.progress import progress_report
 
     name, split = parse_dataset_spec(dataset)

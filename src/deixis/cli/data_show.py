@@ -39,7 +39,8 @@ def show(
     drawn = _drawn(samples, n, problems)
     first = next(drawn, None)
     if first is None:
-        raise ValueError(f"expected samples that can be drawn, got none ({'; '.join(problems[:1])}); choose other data")
+        why = f" ({problems[0]})" if problems else ""
+        raise ValueError(f"expected samples that can be drawn in {dataset!r}, got none{why}; choose other data")
     if out.suffix.lower() in PAGES:
         with whole_file(out) as file:
             cards = (Card(picture=p, phrase=s.phrase, facts=facts_of(s)) for p, s in _with(first, drawn))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,7 +72,7 @@ def evaluate(
 def _tell_leak(model: str, name: str, split: str | None) -> None:
     """Warn where the model's training, as its checkpoint tells it, may have seen what is measured on."""
     from deixis.data import default_split
-    from deixis.data.leak_warning import leak_warning
+    from deixis.data.checks.leak_warning import leak_warning
     from deixis.hub import find_checkpoint
 
     try:
@@ -87,6 +88,8 @@ def _one(model: str, name: str, report: Path | None, as_json: bool, options: dic
 
     _tell_leak(model, name, options["split"])
     result = evaluate_command_result(model, name, report=report, **options)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes that torchrun starts, the first speaks
     tell_problems(result.problems)
     if result.num_resumed:
         tell(f"{result.num_resumed} of {len(result.predictions)} answers were there from the run that was cut off")
@@ -97,5 +100,7 @@ def _two(models: list[str], name: str, report: Path | None, as_json: bool, optio
     from deixis.evaluate.compare import compare_command_result, format_comparison
 
     comparison = compare_command_result(models[0], models[1], name, report=report, **options)
+    if os.environ.get("RANK", "0") != "0":
+        return
     tell_problems(comparison.problems)
     typer.echo(json.dumps(comparison.report(), allow_nan=False) if as_json else format_comparison(comparison))

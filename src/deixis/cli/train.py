@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deixis.cli import finetune
 from deixis.cli.running import sentence, tell
-from deixis.train.recipes import Recipe, list_recipes, recipe
+from deixis.train.recipes import Recipe, list_recipes, recipe, recipe_of_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ _LISTED = "\n".join(f"  {name:15} {line}" for name, line in list_recipes().items
 HELP = f"""Train a model by RECIPE, or go on with a run.
 
 Every field of a recipe is an option too: --steps 200 --lr 1e-3 --image_sizes "[256, 320]"; --show lists them.
+The recipe finetune is told --data FILE, --model CHECKPOINT, --val FILE, and --keep to keep what the model knew.
 
 \b
 Recipes:
@@ -36,6 +38,13 @@ def train(
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and stop.")] = False,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; resume later.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")] = False,
+    find_batch: Annotated[
+        bool, typer.Option("--find_batch", "--find-batch", help="Find the largest --images that fits, and stop.")
+    ] = False,
+    memory_gb: Annotated[
+        float | None,
+        typer.Option("--memory_gb", "--memory-gb", min=0.1, help="With --find_batch.  [default: 90 % of what is free]"),
+    ] = None,
 ) -> None:
     """Run it; the help text is :data:`HELP`."""
     if (name is None) == (resume is None):
@@ -45,26 +54,49 @@ def train(
             raise typer.BadParameter(f"--resume goes on in the folder of the run, got --out {str(out)!r} too")
         if context.args:
             raise typer.BadParameter(f"--resume goes on with the recipe of the run, got {' '.join(context.args)!r} too")
-        chosen = read_recipe(resume)
+        chosen, values = read_recipe(resume), {}
     else:
-        if name not in list_recipes():
-            raise typer.BadParameter(f"expected a recipe out of {', '.join(list_recipes())}, got {name!r}")
-        chosen = recipe(name, **parse_fields(context.args, recipe(name)))
+        chosen, values = _choose(str(name), context.args)
     if show:
         typer.echo(json.dumps(asdict(chosen), indent=1))
-        return
-    folder = resume or out or Path("runs") / str(name)
+    elif find_batch:
+        _find_batch(chosen, memory_gb)
+    elif memory_gb is not None:
+        raise typer.BadParameter(f"expected --find_batch beside --memory_gb {memory_gb!r}, got none")
+    else:
+        options = {"resume": resume is not None, "minutes": minutes, "tensorboard": tensorboard}
+        _train(chosen, resume or out or Path("runs") / str(name), frozenset(values), options)
+
+
+def _choose(name: str, arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe with the fields that the options name, and these."""
+    if name not in list_recipes():
+        raise typer.BadParameter(f"expected a recipe out of {', '.join(list_recipes())}, got {name!r}")
+    if name != finetune.NAME:
+        values = parse_fields(arguments, recipe(name))
+    else:
+        values = parse_fields(finetune.fields_of(arguments), recipe(name))
+        finetune.check_fields(values)
+    return recipe(name, **values), values
+
+
+def _train(chosen: Recipe, folder: Path, named: frozenset[str], options: dict[str, Any]) -> None:
     speaks = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, the first
     if speaks:
         tell(f"training in {folder}; losses go to {folder / 'metrics.jsonl'}")
-        from deixis.data.leak_warning import leak_warning
+        from deixis.data.checks.leak_warning import leak_warning
 
         if warning := leak_warning(chosen):
             tell(warning)
-    from deixis.train.trainer import run
-
     try:
-        checkpoint = run(chosen, folder, resume=resume is not None, minutes=minutes, tensorboard=tensorboard)
+        if chosen.check_every:
+            checkpoint = finetune.run_finetune(chosen, folder, named=named, **options)
+            if speaks:
+                finetune.report_finetune(folder)
+        else:
+            from deixis.train.trainer import run
+
+            checkpoint = run(chosen, folder, **options)
         if speaks:
             typer.echo(checkpoint)
     except KeyboardInterrupt:
@@ -75,6 +107,25 @@ def train(
         else:
             tell("stopped before the first step; nothing is saved")
         raise  # ends with the status of an interruption
+
+
+def _find_batch(chosen: Recipe, memory_gb: float | None) -> None:
+    """Tell each try on stderr, and the largest batch that fits with what it does to the rates."""
+    from deixis.train import batch_finder
+
+    free = batch_finder.free_bytes()
+    limit = round(memory_gb * 1e9) if memory_gb else None if free is None else round(batch_finder.SHARE * free)
+    if limit is not None:
+        tell(f"trying batches in processes that may hold {limit / 1e9:.1f} GB each; a GPU has its own limit")
+
+    def tell_try(one: batch_finder.Try) -> None:
+        how = f"fits, {one.megabytes:.0f} MB, {one.seconds:.2f} s a step" if one.fits else "does not fit"
+        tell(f"{one.images} images: {how}")
+
+    best = batch_finder.find_batch(chosen, lambda images: batch_finder.try_batch(chosen, limit, images), tell_try)
+    rate = best.images / max(best.seconds, 1e-3)
+    typer.echo(f"{best.images} images a step fit, in {best.megabytes:.0f} MB; {rate:.2f} a second")
+    typer.echo(batch_finder.advice(chosen, best.images))
 
 
 def parse_fields(arguments: Sequence[str], base: Recipe) -> dict[str, Any]:
@@ -154,8 +205,7 @@ def read_recipe(folder: Path) -> Recipe:
             f"expected the fields of a recipe in {str(path)!r}, got {unknown!r} too; resume with the version that "
             "wrote it"
         )
-    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in stored.items()}
     try:
-        return Recipe(**values)
+        return recipe_of_json(stored)
     except ValueError as error:
         raise ValueError(f"expected a recipe that can be run in {str(path)!r}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +35,9 @@ def open_dataset(
             of MCN; .json of SeqTR, MDETR, gRefCOCO or Visual Genome, which its head tells, or else a COCO instances
             file, for whose instances phrases are written; or a folder of a release or of Hugging Face ``datasets``.
         split: for scenes ``train``, ``val``, ``testA`` or ``testB``, by default ``val``; for public releases the
-            splits in `deixis.data.refer.SPLITS`, by default ``val``; for COCO instances ``train``, ``val``, ``test``
-            or ``all``, by default ``test``, the images whose id is divisible by 7; for JSONL the lines that name this
-            split, by default all lines.
+            splits in `deixis.data.readers.refer.SPLITS`, by default ``val``; for COCO instances ``train``, ``val``,
+            ``test`` or ``all``, by default ``test``, the images whose id is divisible by 7; for JSONL the lines that
+            name this split, by default all lines.
         root: the folder of a public release; or that of the images of a file, by default beside the file. Others
             need none.
         limit: at most so many samples: the first of a seeded shuffle of the images, so the same at every call, and
@@ -58,7 +59,9 @@ def open_dataset(
     if Path(text).is_dir():
         return opening.open_folder(text, split, root, limit)
     known = f"{', '.join([*SCENES, *REFER, *PUBLIC, *FORMS])}, a path ending in .jsonl, .json, .pth or .txt, a folder"
-    raise ValueError(f"expected a data set out of {known}, got {text!r}; choose one of these")
+    near = difflib.get_close_matches(text, [*SCENES, *REFER, *PUBLIC, *FORMS], n=1)
+    hint = f"perhaps {near[0]!r} is meant" if near else "choose one of these"
+    raise ValueError(f"expected a data set out of {known}, got {text!r}; {hint}")
 
 
 def default_split(name: str | Path) -> str | None:
@@ -100,11 +103,12 @@ def _open_scenes(name: str, split: str | None, root: str | Path | None, limit: i
 
 
 def _open_lines(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
-    from deixis.data.jsonl import ReadSamples, read_jsonl
+    from deixis.data.readers.jsonl import ReadSamples, read_jsonl
 
     samples, problems = read_jsonl(name, split)
     if problems and not samples:
-        raise ValueError(f"{name!r}, {problems[0]}; lines that are wrong: {len(problems)}")
+        wrong = sum(problem.startswith("line ") for problem in problems)
+        raise ValueError(f"{name!r}, {problems[0]}" + (f"; lines that are wrong: {wrong}" if wrong else ""))
     return ReadSamples(_first_by_image(samples, limit), [f"{name!r}, {problem}" for problem in problems])
 
 

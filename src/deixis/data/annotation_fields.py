@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 from deixis.geometry.masks import decode_rle, encode_rle
 from deixis.structures import BoxXyxy, Mask, Rle
 
+MAX_SIDE = 10**6
+"""A side of an image in pixels that is still believed."""
 _SHOWN = 80
 
 
@@ -33,6 +36,17 @@ def four_numbers(value: object, what: str) -> BoxXyxy:
         x, y, z, w = value
         return float(x), float(y), float(z), float(w)
     raise ValueError(f"expected {what} of four finite numbers, got {shorten(value)}; correct it")
+
+
+def stated_hw(record: Mapping[str, object]) -> tuple[int, int] | None:
+    """(height, width) as a record states them, also as text, which MDETR's files have; None where they are no sizes."""
+    sides = [
+        int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10 else value
+        for value in (record.get("height"), record.get("width"))
+    ]
+    if all(type(side) is int and 0 < side <= MAX_SIDE for side in sides):
+        return cast(tuple[int, int], tuple(sides))
+    return None
 
 
 def mask_from_json(value: object, folder: Path | None = None) -> Mask:

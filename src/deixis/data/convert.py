@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 
 from deixis.data.convert_writers import WRITERS, Row, write_samples_jsonl
-from deixis.data.image_folders import image_id_of
-from deixis.data.image_sizes import image_hw
+from deixis.data.readers.image_folders import image_id_of
+from deixis.data.readers.image_sizes import image_hw
 from deixis.geometry.masks import encode_rle, polygons_from_mask, read_mask
 from deixis.structures import Mask, Sample
 

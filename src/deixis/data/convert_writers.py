@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from deixis.data.jsonl import write_jsonl
+from deixis.data.readers.jsonl import write_jsonl
 from deixis.data.whole_file import whole_file
 from deixis.geometry.masks import read_mask
 from deixis.structures import BoxXyxy, Instance, Sample
@@ -41,12 +41,12 @@ class Report(Protocol):
 
 
 def write_samples_jsonl(out: Path, samples: Iterable[Sample], report: Report) -> None:
-    """JSON lines, see `deixis.data.jsonl`."""
+    """JSON lines, see `deixis.data.readers.jsonl`."""
     report.written = write_jsonl(out, samples)
 
 
 def write_mdetr(out: Path, rows: Sequence[Row], report: Report) -> None:
-    """COCO JSON with captions, see `deixis.data.mdetr`; an image entry a sample."""
+    """COCO JSON with captions, see `deixis.data.readers.mdetr`; an image entry a sample."""
     names = dict.fromkeys(row.sample.category or "object" for row in rows)
     category_ids = {name: number for number, name in enumerate(names, start=1)}
     images: list[Record] = []
@@ -130,7 +130,7 @@ def write_mcn(out: Path, rows: Sequence[Row], report: Report) -> None:
             changed = sum(a != row.sample.phrase for a, row in zip(sentences, group, strict=True))
             if changed:
                 report.lost["spaces and ~ in phrases"] += changed
-            lines.append(f"{file} {whole},0,{number} {' ~ '.join(sentences)}\n")
+            lines.append(f"{file} {whole},0,{number} ~ {' ~ '.join(sentences)}\n")
             if sample.mask is not None:
                 np.save(folder / f"{number}.npy", read_mask(sample.mask, hw).astype(np.uint8))
         with whole_file(out) as target:

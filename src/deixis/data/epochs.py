@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deixis.data.loading import CanvasRules, Picture, Target, TrainingBatch, collate
-from deixis.data.packed import PackedSamples
+from deixis.data.packed.reading import PackedSamples
 from deixis.data.pipelines import Pipeline
 from deixis.data.transforms import View
 from deixis.geometry.images import read_image
@@ -40,6 +41,11 @@ class Epochs:
         if self.one_per not in ONE_PER:
             raise ValueError(f"expected one_per out of {ONE_PER}, got {self.one_per!r}; choose one")
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each record that was left out of the samples, to be told when a training starts."""
+        return tuple(getattr(self.samples, "problems", ()))
+
     @cached_property
     def _groups(self) -> Sequence[Sequence[int]]:
         """Groups of expressions of which each gives one picture an epoch."""
@@ -68,12 +74,13 @@ class Epochs:
         order that can be read stands in; ValueError if there is none.
         """
         epoch, place = divmod(step, self.num_steps(images))
-        order = np.random.default_rng((seed, epoch)).permutation(len(self._groups))
+        order = _order_of(seed, epoch, len(self._groups))
         pictures, problem = [], "no referents"
         own = len(order[place * images : (place + 1) * images])
-        for count, index in enumerate(np.roll(order, -place * images)):
+        for count in range(len(order)):
             if count >= own and pictures:
                 break
+            index = order[(place * images + count) % len(order)]
             group = self._groups[index]
             rng = np.random.default_rng((seed, epoch, index, 1))
             chosen = rng.permutation(len(group))[:phrases]
@@ -100,6 +107,13 @@ class Epochs:
         if self.augment is None or self.augment == Pipeline():
             return Picture(image, targets, present)
         return _augmented(self.augment, Picture(image, targets, present), samples[0], rng, size, rules)
+
+
+@lru_cache(maxsize=4)  # a batch needs a few of hundred thousands
+def _order_of(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    order.flags.writeable = False
+    return order
 
 
 _TOLD: set[str] = set()

@@ -216,6 +216,12 @@ class Mixture:
     sources: Sequence[Source]
     shares: Sequence[float]
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each record of the photos' files that was left out, to be told when a training starts."""
+        photos = [source.records for source in self.sources if isinstance(source, PhotoSource)]
+        return tuple(problem for records in photos for problem in getattr(records, "problems", ()))
+
     def batch(
         self,
         seed: int,
@@ -257,7 +263,7 @@ def collate(
     rules: CanvasRules = CanvasRules(),
 ) -> TrainingBatch:
     """Put pictures on canvases of side ``size`` and their targets into arrays."""
-    boards = [letterbox(p.image, size, rules.fill, rules.resize) for p in pictures]
+    boards = [_on_board(p.image, size, rules) for p in pictures]
     rows = [(i, t) for i, p in enumerate(pictures) for t in p.targets]
     rows += absent_targets(pictures, rng, absent)
     grid = size // rules.mask_stride
@@ -283,6 +289,13 @@ def collate(
         thing_cells=thing_cells,
         thing_labels=thing_labels,
     )
+
+
+def _on_board(image: NDArray[np.uint8], size: int, rules: CanvasRules) -> tuple[NDArray[np.uint8], Letterbox]:
+    """The image on its canvas; one that is a canvas already, as augmentation leaves it, is not copied."""
+    if image.shape[:2] == (size, size):
+        return image, Letterbox.fit((size, size), size, rules.resize)
+    return letterbox(image, size, rules.fill, rules.resize)
 
 
 def _things_on_grid(
@@ -315,11 +328,12 @@ def mask_on_grid(mask: NDArray[np.bool_], frame: Letterbox, grid: int, rule: str
 
     It goes through the canvas, pixel by pixel, so that `Letterbox.map_to_image` is its way back.
     """
-    whole = frame.mask_to_canvas(mask)
+    lies_there = frame.hw == frame.content_hw == (frame.size, frame.size)  # augmentation lays masks on the canvas
+    whole = mask if lies_there and mask.shape == frame.hw else frame.mask_to_canvas(mask)
     if rule == "nearest":
         stride = frame.size // grid
         return whole[stride // 2 :: stride, stride // 2 :: stride].astype(np.float32)
-    canvas = Image.fromarray(whole.astype(np.uint8) * 255)
+    canvas = Image.fromarray(whole.view(np.uint8) * np.uint8(255))
     return np.asarray(canvas.resize((grid, grid), Image.Resampling.BOX), np.float32) / np.float32(255)
 
 

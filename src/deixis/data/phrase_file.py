@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.data.coco import CocoImage, CocoInstances
-from deixis.data.jsonl import write_jsonl
+from deixis.data.readers.coco import CocoImage, CocoInstances
+from deixis.data.readers.jsonl import write_jsonl
 from deixis.data.written import is_fully_annotated, split_of
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import read_mask

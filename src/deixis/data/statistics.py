@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deixis.data.image_sizes import image_hw
+from deixis.data.readers.image_sizes import image_hw
 from deixis.language.phrase_statistics import measure_words, words_of
 from deixis.structures import Sample
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
@@ -10,7 +10,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.data.coco import CocoInstances
+from deixis.data.readers.coco import CocoInstances
 from deixis.data.transforms import View
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import read_mask
@@ -96,19 +96,28 @@ class PhotoRecord:
         )
 
 
+class PhotoRecords(list[PhotoRecord]):
+    """Photos of a file, with ``problems``: one sentence for each record that was left out, or whose mask was."""
+
+    def __init__(self, records: Iterable[PhotoRecord] = (), problems: Iterable[str] = ()) -> None:
+        super().__init__(records)
+        self.problems = tuple(problems)
+
+
 def load_views(
     instances_json: str | Path,
     split: str,
     *,
     image_root: str | Path | None = None,
     keep_pixels: bool = False,
-) -> list[PhotoRecord]:
+) -> PhotoRecords:
     """Read a COCO instances file: its photos of one split (see `in_split`) that have at least one instance.
 
     Nothing is decoded yet.
     Raises FileNotFoundError and ValueError as `CocoInstances.read` does, and ValueError for an unknown split.
     """
-    return _records(CocoInstances.read(instances_json, image_root), split, keep_pixels)
+    coco = CocoInstances.read(instances_json, image_root)
+    return PhotoRecords(_records(coco, split, keep_pixels), coco.problems)
 
 
 class WrittenPhrases(Sequence[Sample]):

@@ -15,13 +15,8 @@ from numpy.typing import NDArray
 from deixis.evaluate.prediction_log import Prediction
 from deixis.metrics import RIGHT, SampleScore
 from deixis.metrics.bootstrap import REPLICATES, intervals
+from deixis.metrics.calibration import calibration_error, reliability, risk_coverage
 from deixis.metrics.table import ScoreTable
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-
-BINS = 10
-_CURVE_POINTS = 50
 
 
 def calibration_report(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
@@ -30,8 +25,9 @@ def calibration_report(predictions: Sequence[Prediction]) -> dict[str, Any] | No
     Returns:
         ``n`` and ``right``, the share of right answers; ``expected_calibration_error``, and the same
         ``..._with_absent`` where phrases that mean nothing in their image were asked too; ``bins`` of
-        :func:`reliability`; ``risk_coverage`` by ``score`` and by ``agreement`` (None of a model with one branch), of
-        :func:`risk_coverage`.
+        `deixis.metrics.calibration.reliability`; ``agreement``, error and bins of the agreement; ``risk_coverage`` by
+        ``score`` and by ``agreement``, of `deixis.metrics.calibration.risk_coverage`. What is of the agreement is None
+        for a model with one branch.
     """
     judged = [(one, right) for one in predictions if (right := is_right(one)) is not None]
     if not judged:
@@ -44,15 +40,17 @@ def calibration_report(predictions: Sequence[Prediction]) -> dict[str, Any] | No
     if absent.size:
         nothing = np.zeros(absent.size, dtype=np.bool_)
         with_absent = calibration_error(np.concatenate([score, absent]), np.concatenate([right, nothing]))
+    told = np.ptp(agreement) > 0
     return {
         "n": len(judged),
         "right": float(right.mean()),
         "expected_calibration_error": calibration_error(score, right),
         "expected_calibration_error_with_absent": with_absent,
         "bins": reliability(score, right),
+        "agreement": _of_agreement(agreement, right) if told else None,
         "risk_coverage": {
             "score": risk_coverage(score, right),
-            "agreement": risk_coverage(agreement, right) if np.ptp(agreement) else None,
+            "agreement": risk_coverage(agreement, right) if told else None,
         },
     }
 
@@ -93,65 +91,8 @@ def is_right(prediction: Prediction) -> bool | None:
     return None if overlap is None else overlap > RIGHT
 
 
-def reliability(score: FloatArray, right: BoolArray, bins: int = BINS) -> list[dict[str, Any]]:
-    """Score against truth in equally wide bins.
-
-    Args:
-        score: [N], 0..1.
-        right: bool [N].
-        bins: how many; those without samples are left out.
-
-    Returns:
-        ``{"from", "to", "n", "score", "right"}`` each: the bin's bounds, how many are in it, their mean score, and the
-        share of them that is right.
-    """
-    which = _bin_of(score, bins)
-    return [
-        {
-            "from": int(b) / bins,
-            "to": (int(b) + 1) / bins,
-            "n": int((which == b).sum()),
-            "score": float(score[which == b].mean()),
-            "right": float(right[which == b].mean()),
-        }
-        for b in np.unique(which)
-    ]
-
-
-def calibration_error(score: FloatArray, right: BoolArray, bins: int = BINS) -> float:
-    """Expected calibration error: the mean over samples of their bin's gap between mean score and share of right."""
-    gaps = [one["n"] * abs(one["score"] - one["right"]) for one in reliability(score, right, bins)]
-    return float(sum(gaps) / len(score))
-
-
-def risk_coverage(confidence: FloatArray, right: BoolArray) -> dict[str, Any]:
-    """What share of answers is wrong if only the surest are taken.
-
-    Answers of equal confidence cannot be told apart: they are taken together or not at all.
-
-    Args:
-        confidence: [N], at least one; the higher, the surer.
-        right: bool [N].
-
-    Returns:
-        ``area``: the mean over samples of the risk at which each is taken, 0 at best; ``curve``: at most 50 points
-        (coverage, risk), from the surest answers to all.
-    """
-    order = np.argsort(-confidence, kind="stable")
-    sorted_confidence, wrong = confidence[order], np.cumsum(~right[order])
-    ends = np.flatnonzero(np.append(sorted_confidence[1:] != sorted_confidence[:-1], True))
-    taken = ends + 1
-    risk = wrong[ends] / taken
-    counts = np.diff(np.concatenate([[0], taken]))
-    shown = np.unique(np.linspace(0, len(ends) - 1, _CURVE_POINTS).round().astype(int))
-    return {
-        "area": float((risk * counts).sum() / len(confidence)),
-        "curve": [(float(taken[i] / len(confidence)), float(risk[i])) for i in shown],
-    }
-
-
-def _bin_of(score: FloatArray, bins: int) -> NDArray[np.int64]:
-    return np.clip((score * bins).astype(np.int64), 0, bins - 1)
+def _of_agreement(agreement: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
+    return {"expected_calibration_error": calibration_error(agreement, right), "bins": reliability(agreement, right)}
 
 
 def _share(said: Sequence[bool]) -> float | None:

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deixis.config import SUPPRESSIONS
 from deixis.evaluate.baselines import Case, measure_baselines
 from deixis.evaluate.calibration import calibration_report, found_report
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
 from deixis.evaluate.processes import Task, parts_by_processes
+from deixis.evaluate.ranks import Ranks, torchrun_ranks
 from deixis.evaluate.report import format_table, write_report
 from deixis.evaluate.running import (
     AbsentPhrases,
@@ -36,6 +37,9 @@ from deixis.metrics.slices import SLICES, length_bounds, report_slices
 from deixis.metrics.sums import RATIOS
 from deixis.metrics.table import ScoreTable
 from deixis.structures import Sample
+
+if TYPE_CHECKING:
+    from deixis.grounder import Grounder
 
 __all__ = [
     "EvaluationResult", "GrounderLike", "GroundingLike", "Prediction", "SceneLike", "ask_together", "clip_to_image",
@@ -163,7 +167,8 @@ def evaluate_command_result(
         limit: at most so many samples.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         suppression: one of `deixis.config.SUPPRESSIONS` in place of the model's own; None leaves the model's.
-        processes: how many share the work; the figures do not depend on it.
+        processes: how many share the work; the figures do not depend on it. Under torchrun its processes do instead,
+            of which the first writes.
         resume: whether to go on where the same evaluation was cut off in ``report``.
         show_progress: whether to tell on stderr how far it is.
 
@@ -182,19 +187,31 @@ def evaluate_command_result(
     )  # fmt: skip
     samples = task.open()
     grounder = task.load()
-    progress = partial(progress_over, label="evaluating", total=len(samples)) if show_progress else iter
-    log = None if report is None else _open_log(report, _describe(task, grounder, samples), resume)
-    with log or nullcontext():
-        known = log.known if log else {}
-        if processes > 1:
-            parts = _follow(parts_by_processes(task, samples, known, processes), progress(range(len(samples))))
-        else:
-            parts = task.asker(grounder, samples).parts(progress(range(len(samples))), known)
-        result = _collect(parts, getattr(samples, "problems", ()), baselines=task.baselines, log=log)
+    with torchrun_ranks() as ranks:
+        report, show_progress = (report, show_progress) if ranks.is_first else (None, False)
+        progress = partial(progress_over, label="evaluating", total=len(samples)) if show_progress else iter
+        log = None if report is None else _open_log(report, _describe(task, grounder, samples), resume)
+        with log or nullcontext():
+            result = _ask(task, grounder, samples, log, progress, processes, ranks)
     result = replace(result, dataset=dataset, split=task.split, model=grounder.name, suppression=grounder.suppression)
     if report is not None and log is not None:
         _write_all(result, report, log, samples, grounder)
     return result
+
+
+def _ask(
+    task: Task, grounder: Grounder, samples: Sequence[Sample], log: PredictionLog | None, progress: Progress,
+    processes: int, ranks: Ranks,
+) -> EvaluationResult:  # fmt: skip
+    known = log.known if log else {}
+    ticks = progress(range(len(samples)))
+    if ranks.size > 1:
+        parts = _follow(ranks.parts(task, grounder, samples, known), ticks)
+    elif processes > 1:
+        parts = _follow(parts_by_processes(task, samples, known, processes), ticks)
+    else:
+        parts = task.asker(grounder, samples).parts(ticks, known)
+    return _collect(parts, getattr(samples, "problems", ()), baselines=task.baselines, log=log)
 
 
 def score_table(predictions: Sequence[Prediction]) -> ScoreTable:

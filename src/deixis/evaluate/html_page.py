@@ -113,8 +113,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def plot(svg: str, caption: str) -> str:
-    """A drawing with words below it."""
-    return f"<figure>{svg}<figcaption>{text(caption)}</figcaption></figure>"
+    """A drawing with words below it, which are also read out in its place."""
+    named = svg.replace('role="img"', f'role="img" aria-label="{text(caption)}"', 1)
+    return f"<figure>{named}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def plots(figures: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deixis.evaluate import html_page, svg_plots
+from deixis.evaluate import html_page, html_plots
 from deixis.evaluate.gallery import choose_cases, show_cases, show_false_alarms
 from deixis.evaluate.prediction_log import PredictionLog
 from deixis.evaluate.report import SHOWN_PARTS, headline, main_rows, percent, slice_rows, trust_sentence
@@ -68,12 +68,12 @@ def slice_bars(slices: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: st
     drawn = []
     for name, parts in slices.items():
         bars = [
-            svg_plots.Bar(f"{part} ({figures['n']})", figures[metric], figures["ci95"].get(metric))
+            html_plots.Bar(f"{part} ({figures['n']})", figures[metric], figures["ci95"].get(metric))
             for part, figures in list(parts.items())[:SHOWN_PARTS]
             if figures[metric] is not None
         ]
         if bars:
-            drawn.append((name, svg_plots.bar_chart(bars)))
+            drawn.append((name, html_plots.bar_chart(bars)))
     return drawn
 
 
@@ -118,29 +118,35 @@ def _plots(result: EvaluationResult) -> list[str]:
     }
     known = {name: values for name, values in overlaps.items() if values}
     if known:
-        drawn.append(html_page.plot(svg_plots.histogram(known, "IoU"), "How the IoUs are spread"))
+        drawn.append(html_page.plot(html_plots.histogram(known, "IoU"), "How the IoUs are spread"))
     told = result.calibration
     if told is not None:
-        points = [(one["score"], one["right"]) for one in told["bins"]]
-        drawn.append(
-            html_page.plot(
-                svg_plots.curves({"measured": points}, "score", "right", diagonal=True),
-                f"Reliability: the share of right answers against the score, {told['n']} answers; "
-                f"expected calibration error {percent(told['expected_calibration_error'])}",
-            )
-        )
+        drawn.append(_reliability(told))
         series = {name: one["curve"] for name, one in told["risk_coverage"].items() if one is not None}
         riskiest = max(risk for points in series.values() for _, risk in points)
         areas = ", ".join(f"{name} {100 * told['risk_coverage'][name]['area']:.1f}" for name in series)
         drawn.append(
             html_page.plot(
-                svg_plots.curves(series, "coverage", "wrong", top=max(0.1, math.ceil(10 * riskiest) / 10)),
+                html_plots.curves(series, "coverage", "wrong", top=max(0.1, math.ceil(10 * riskiest) / 10)),
                 f"Risk and coverage: the share of wrong answers if only the surest are taken; area: {areas}",
             )
         )
     sentence = trust_sentence(result)
     words = [html_page.paragraph(f"{sentence[0].upper()}{sentence[1:]}.")] if sentence else []
     return [html_page.heading("Plots"), *words, html_page.plots(drawn)]
+
+
+def _reliability(told: Mapping[str, Any]) -> str:
+    """Of the score, and of the agreement where box and mask can differ."""
+    judged = {"score": told, "agreement": told["agreement"]}
+    known = {name: one for name, one in judged.items() if one is not None}
+    series = {name: [(one["score"], one["right"]) for one in part["bins"]] for name, part in known.items()}
+    errors = ", ".join(f"{name} {percent(part['expected_calibration_error'])}" for name, part in known.items())
+    return html_page.plot(
+        html_plots.curves(series, "score or agreement", "right", diagonal=True),
+        f"Reliability: the share of right answers against the score and the agreement of box and mask, {told['n']} "
+        f"answers; expected calibration error: {errors}",
+    )
 
 
 def _problems(problems: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ class Prediction:
     id: str
     image_id: str
     phrase: str
-    box: tuple[float, ...] | None
+    box: BoxXyxy | None
     score: float
     agreement: float
     found: bool

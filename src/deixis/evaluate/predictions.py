@@ -96,7 +96,7 @@ def _line(text: bytes, number: int, folder: Path) -> Line:
     try:
         record = parse_json(text.decode("utf-8"))
         if not isinstance(record, dict):
-            raise ValueError(f"expected a JSON object, got {shorten(record)}; correct the line")
+            raise ValueError(f"expected a JSON object, got {shorten(record)}; write one object a line, not one list")
         name = _id(record)
     except ValueError as error:
         return Line(number=number, error=_sentence(error, text))
@@ -115,7 +115,9 @@ def _line(text: bytes, number: int, folder: Path) -> Line:
 
 
 def _id(record: dict[str, object]) -> str:
-    value = record.get("id")
+    if "id" not in record:
+        raise ValueError(f"expected an 'id', got the keys {shorten(list(record))}; name the sample under 'id'")
+    value = record["id"]
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(f"expected text or a whole number as 'id', got {shorten(value)}; correct it")
     return str(value)

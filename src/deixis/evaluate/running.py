@@ -209,7 +209,7 @@ class Asker:
             phrase=sample.phrase,
             hw=(int(answer.hw[0]), int(answer.hw[1])),
             target_box=sample.box_xyxy_px,
-            box=None if answer.box is None else tuple(float(value) for value in answer.box),
+            box=None if answer.box is None else _plain_box(answer.box),
             score=float(answer.score),
             agreement=float(answer.agreement),
             found=bool(answer.found),
@@ -320,6 +320,12 @@ def _same_sample(sample: Sample, prediction: Prediction) -> Sample | None:
     except ValueError:
         return None
     return clipped if clipped.box_xyxy_px == prediction.target_box else None
+
+
+def _plain_box(box: BoxXyxy) -> BoxXyxy:
+    """As Python's own numbers, which JSON takes."""
+    x1, y1, x2, y2 = map(float, box)
+    return x1, y1, x2, y2
 
 
 def _ask_absent(scene: SceneLike, phrase: str | None) -> Absent | None:

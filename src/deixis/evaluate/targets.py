@@ -44,7 +44,7 @@ def open_for_scoring(name: str, split: str | None, root: Path | None) -> Sequenc
         ValueError: the name, the split or a file is wrong.
     """
     if name in REFER and root is not None and split is not None:
-        from deixis.data.refer import open_refer
+        from deixis.data.readers.refer import open_refer
 
         return open_refer(root, *REFER[name], split, need_images=False)
     return open_dataset(name, split=split, root=root)

@@ -166,6 +166,17 @@ class Darknet53(nn.Module):
         return [p for layer in _convolutions(self)[: min(self._num_pretrained, 56)] for p in layer.parameters()]
 
 
+class StillMaxPool(nn.MaxPool2d):
+    """Darknet's pool of stride 1, which looks one pixel to the right and below."""
+
+    def __init__(self) -> None:
+        super().__init__(2, stride=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """[B, C, H, W] to the same shape."""
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
+
+
 class DarknetTiny(nn.Module):
     """The YOLOv3-tiny body: layers 0 to 14 of its ``.cfg``, up to the coarse detection layer."""
 
@@ -177,6 +188,7 @@ class DarknetTiny(nn.Module):
         super().__init__()
         widths = (3, 16, 32, 64, 128, 256, 512, 1024)
         self.body = nn.ModuleList(ConvNormLeaky(a, b, 3) for a, b in pairwise(widths))
+        self.pools = nn.ModuleList([*(nn.MaxPool2d(2) for _ in range(5)), StillMaxPool()])
         self.head = nn.Sequential(ConvNormLeaky(1024, 256), ConvNormLeaky(256, 512, 3))
 
     def forward(self, pixels: Tensor) -> ThreeScales:
@@ -186,10 +198,8 @@ class DarknetTiny(nn.Module):
         for index, conv in enumerate(self.body):
             x = conv(x)
             maps.append(x)
-            if index < 5:
-                x = F.max_pool2d(x, 2)
-            elif index == 5:  # Darknet's pool of stride 1 looks one pixel to the right and below
-                x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
+            if index < len(self.pools):
+                x = self.pools[index](x)
         return ThreeScales(stride8=maps[3], stride16=maps[4], stride32=self.head(x))
 
     def load_darknet(self, convs: Sequence[DarknetConv]) -> None:

@@ -6,6 +6,7 @@ runs code here.
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from argparse import Namespace
@@ -261,8 +262,10 @@ def is_hub_name(source: str | Path) -> bool:
 def read_transformers_config(source: str | Path, what: str) -> PretrainedConfig:
     """The configuration of a model of the transformers library; none of its own code is run.
 
+    What is built from it has float32 weights, whatever those of ``source`` are.
+
     Args:
-        source: a local folder with ``config.json``, or a name on the hub.
+        source: a local folder with ``config.json``, a name on the hub, or what :func:`config_as_text` gives.
         what: what is looked for, for the sentence.
 
     Raises:
@@ -271,9 +274,29 @@ def read_transformers_config(source: str | Path, what: str) -> PretrainedConfig:
     """
     from transformers import AutoConfig
 
-    folder = find_file(source, "config.json").parent
-    with in_one_sentence(f"{what} in {str(source)!r}"):
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    is_text = str(source).startswith("{")
+    folder = None if is_text else find_file(source, "config.json").parent
+    with in_one_sentence(f"{what} in {shown(source)}"):
+        if folder is None:
+            config = AutoConfig.for_model(**json.loads(str(source)))
+        else:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config.dtype = torch.float32
+    config._attn_implementation = None  # a file may name code on the hub there
+    return config
+
+
+def config_as_text(config: PretrainedConfig) -> str:
+    """All sizes of a configuration as JSON: what a model can be built from without the folder it came from."""
+    values = json.loads(config.to_json_string(use_diff=False))
+    history = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "transformers_version")
+    return json.dumps({name: value for name, value in values.items() if name not in history})
+
+
+def shown(source: str | Path) -> str:
+    """A name, a folder, or the beginning of a configuration, for a sentence."""
+    text = str(source)
+    return repr(text if not text.startswith("{") or len(text) < 60 else f"{text[:60]}…")
 
 
 def read_transformers(

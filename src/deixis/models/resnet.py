@@ -21,6 +21,7 @@ from deixis.models.foreign import (
     read_resnet,
     read_transformers,
     read_transformers_config,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def build_smcim_encoder(name: str) -> SmcimEncoder:
 
     Args:
         name: ``resnet50``, ``resnet101``, ``darknet-tiny``, or a backbone of the transformers library: a local folder
-            with its ``config.json``, or its name on the hub.
+            with its ``config.json``, its name on the hub, or that configuration itself.
 
     Raises:
         FileNotFoundError: there is none of that name.
@@ -159,13 +160,13 @@ def build_smcim_encoder(name: str) -> SmcimEncoder:
     config = read_transformers_config(name, "the configuration of a backbone")
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
         raise ValueError(
-            f"expected image_encoder to name a backbone of the transformers library, got {name!r} of the kind "
+            f"expected image_encoder to name a backbone of the transformers library, got {shown(name)} of the kind "
             f"{config.model_type!r}; name a ResNet, Swin, ConvNeXt or the like"
         )
     if len(config.stage_names) < 4:
         raise ValueError(
-            f"expected image_encoder to name a backbone of three stages or more, got {name!r} with "
+            f"expected image_encoder to name a backbone of three stages or more, got {shown(name)} with "
             f"{len(config.stage_names) - 1}; name another one"
         )
-    with in_one_sentence(f"the configuration of a backbone in {name!r}"):
+    with in_one_sentence(f"the configuration of a backbone in {shown(name)}"):
         return BackboneEncoder(config)

@@ -7,7 +7,9 @@ of grouping, C_1 = 3 C_0 that of merging, g = 1, 2, 3 the groups, one for each g
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -20,7 +22,9 @@ from deixis.models.alternate_attention import InteractionLayer, LastStep, build_
 from deixis.models.base import Answer, GroundingModel, log_odds
 from deixis.models.darknet import ThreeScales
 from deixis.models.deixis import grid_positions
-from deixis.models.resnet import build_smcim_encoder
+from deixis.models.foreign import config_as_text
+from deixis.models.padding import mean_inside, only_pictures, watch
+from deixis.models.resnet import RESNET_DEPTHS, BackboneEncoder, build_smcim_encoder
 from deixis.models.text_encoders import LayeredText
 
 STRIDE = 16
@@ -74,11 +78,11 @@ class VisualFeatures(nn.Module):
         for index, stage in enumerate(self.stages):
             x = self.project[index]((maps.stride8, maps.stride16, maps.stride32)[stage - 3])
             if stage == 5:
-                x = F.interpolate(x, scale_factor=2.0, mode="bilinear")
+                x = mean_inside(partial(F.interpolate, scale_factor=2.0, mode="bilinear"), x)
             if self.smooth:
                 x = self.smooth[index](x)
             elif stage == 3:
-                x = F.avg_pool2d(x, 2)
+                x = mean_inside(partial(F.avg_pool2d, kernel_size=2), x)
             found.append(x)
         return torch.cat(found, 1).flatten(2).transpose(1, 2)
 
@@ -205,6 +209,16 @@ def _start_evenly(*parts: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def _without_folders(config: SmcimConfig, image: nn.Module, text: LayeredText) -> SmcimConfig:
+    """Encoders that a folder or a name on the hub described, by that description: a checkpoint needs neither."""
+    found = {}
+    if isinstance(image, BackboneEncoder) and config.image_encoder not in RESNET_DEPTHS:
+        found["image_encoder"] = config_as_text(image.body.config)
+    if config.text_encoder != "bert":
+        found["text_encoder"] = config_as_text(text.body.config)
+    return replace(config, **found)
+
+
 class SmcimModel(GroundingModel):
     """Image and phrases to boxes."""
 
@@ -215,11 +229,11 @@ class SmcimModel(GroundingModel):
 
     def __init__(self, config: SmcimConfig) -> None:
         super().__init__()
-        self.config = config
         self.fill = config.fill
         self.resize = config.resize
         self.encoder = build_smcim_encoder(config.image_encoder)
         self.text = LayeredText(config)
+        self.config = _without_folders(config, self.encoder, self.text)
         self.position = Position(config)
         self.image = ImageSide(config, self.encoder.channels)
         self.interaction = MultiGrainedAttention(config)
@@ -228,13 +242,16 @@ class SmcimModel(GroundingModel):
             nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4)
         )  # fmt: skip
         _start_evenly(self.image, self.interaction, self.head)
+        for part in (self.encoder, self.image):
+            watch(part)
 
     def encode_image(self, pixels: Tensor, content: Tensor) -> SmcimScene:
         """``pixels`` [B, 3, S, S] RGB 0..1 on the canvas, S a multiple of 32; ``content`` [B, 4] the picture on it."""
         if pixels.shape[-1] % 32 or pixels.shape[-2] != pixels.shape[-1]:
             raise ValueError(f"expected a square canvas of a multiple of 32, got {tuple(pixels.shape[-2:])!r}")
         _, valid = grid_positions(content, pixels.shape[-1] // STRIDE)
-        return SmcimScene(self.image(self.encoder(pixels), self.position), valid)
+        with only_pictures(content, pixels.shape[-1]) if self.config.mask_padding else nullcontext():
+            return SmcimScene(self.image(self.encoder(pixels), self.position), valid)
 
     def ground(self, scene: SmcimScene, token_ids: Tensor, token_valid: Tensor, *, attend: bool = False) -> SmcimOutput:
         """``scene`` of P rows (see :meth:`SmcimScene.pick`) and P phrases [P, T].

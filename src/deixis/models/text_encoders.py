@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from deixis.config import DeixisConfig, SmcimConfig
-from deixis.models.foreign import in_one_sentence, load_exactly, read_transformers, read_transformers_config
+from deixis.models.foreign import in_one_sentence, load_exactly, read_transformers, read_transformers_config, shown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -90,7 +90,8 @@ class LayeredText(nn.Module):
 
     Args:
         config: ``text_encoder`` is ``bert``, built from the sizes of the configuration alone, or a BERT-like model of
-            the transformers library: a local folder with its ``config.json``, or its name on the hub.
+            the transformers library: a local folder with its ``config.json``, its name on the hub, or that
+            configuration itself.
 
     Raises:
         FileNotFoundError: there is none of that name.
@@ -114,7 +115,7 @@ class LayeredText(nn.Module):
         else:
             sizes = _first_layers(config.text_encoder, config.text_layers, config.text_dim)
             sizes.vocab_size = config.vocab_size
-        with in_one_sentence(f"a text encoder that can be built from {config.text_encoder!r}"):
+        with in_one_sentence(f"a text encoder that can be built from {shown(config.text_encoder)}"):
             self.body = AutoModel.from_config(sizes)
         _drop_pooler(self.body)
         self.padding_id: int = getattr(sizes, "pad_token_id", None) or 0
@@ -164,17 +165,17 @@ def _first_layers(source: str | Path, layers: int, width: int) -> PretrainedConf
     sizes = read_transformers_config(source, "the configuration of a BERT-like model")
     if type(sizes) not in MODEL_FOR_MASKED_LM_MAPPING or sizes.is_encoder_decoder:
         raise ValueError(
-            f"expected a BERT-like model in {str(source)!r}, got one of the kind {sizes.model_type!r}; name BERT, "
+            f"expected a BERT-like model in {shown(source)}, got one of the kind {sizes.model_type!r}; name BERT, "
             "RoBERTa, DistilBERT, MiniLM or the like"
         )
     if sizes.num_hidden_layers < layers:
         raise ValueError(
-            f"expected a model of at least {layers} layers in {str(source)!r}, got {sizes.num_hidden_layers}; name a "
+            f"expected a model of at least {layers} layers in {shown(source)}, got {sizes.num_hidden_layers}; name a "
             "deeper one or lower text_layers"
         )
     if sizes.hidden_size != width:
         raise ValueError(
-            f"expected a model of width {width} in {str(source)!r}, got {sizes.hidden_size}; set text_dim="
+            f"expected a model of width {width} in {shown(source)}, got {sizes.hidden_size}; set text_dim="
             f"{sizes.hidden_size}"
         )
     sizes.num_hidden_layers = layers

@@ -93,10 +93,11 @@ def folder_of(plan: Plan, row: Row, seed: int) -> Path:
 def _figures(plan: Plan, row: Row, seed: int) -> tuple[float | None, ...]:
     folder = folder_of(plan, row, seed)
     where = "" if plan.precision == "auto" else f"-{plan.precision}"
-    result = folder / f"figures-{row.suppression or 'own'}-{plan.limit or 'all'}{where}.json"
+    data = plan.experiment.data[plan.budget]
+    result = folder / f"figures-{data.replace(':', '-')}-{row.suppression or 'own'}-{plan.limit or 'all'}{where}.json"
     if not result.is_file():
         checkpoint = _trained(plan.recipe_of(row, seed), folder, f"{row.name}, seed {seed}")
-        name, _, split = plan.experiment.data[plan.budget].partition(":")
+        name, _, split = data.partition(":")
         measured = evaluate_command_result(
             str(checkpoint), name, split=split, root=plan.root, limit=plan.limit,
             suppression=row.suppression, precision=plan.precision, show_progress=True,

@@ -1,4 +1,4 @@
-"""The papers' figures that are curves, from the logs of runs; and Fig. 6 of SMCIM from its measured rows."""
+"""The papers' figures that are curves, from the logs of runs; and those of measured rows: MCN 5 (a), SMCIM 6."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from deixis.plots import Line, Panel, draw_panels
+from deixis.plots import BarPanel, Line, Panel, draw_bars, draw_panels
 from deixis.reproduce.ablations import Figures
-from deixis.reproduce.experiments import SPSIL_AS_PRINTED
+from deixis.reproduce.experiments import SPSIL_AS_PRINTED, Experiment
 
 MAX_POINTS = 200
 """Of a curve: each is the mean of so many neighbouring steps that there are no more."""
@@ -114,7 +114,7 @@ def smcim_fig_7(run: RunLog) -> Image.Image:
 def mcn_fig_5(runs: Sequence[RunLog]) -> Image.Image:
     """The losses of several runs over their steps, one chart for each loss, for MCN Fig. 5 (b).
 
-    The paper draws accuracy there, which is not measured while training.
+    The paper draws accuracy there, which is not measured while training: `deixis.reproduce.learning` does it after.
 
     Raises:
         ValueError: the runs have no losses.
@@ -151,3 +151,22 @@ def smcim_fig_6(rows: Sequence[Figures], column: str) -> Image.Image:
         paper = Line(name="paper", points=[(x, one.row.paper[0]) for x, one in points])
         panels.append(Panel(up_label=f"{column}, percent", across_label=label, lines=[ours, paper], dots=True))
     return draw_panels(panels)
+
+
+def mcn_fig_5_a(measured: Sequence[tuple[Experiment, Sequence[Figures]]]) -> Image.Image:
+    """MCN Fig. 5 (a): bars by structure, in groups by data set; one chart for boxes and one for masks.
+
+    Args:
+        measured: each data set's experiment and its measured rows.
+    """
+    panels = []
+    columns = measured[0][0].columns
+    for index, column in enumerate(columns):
+        groups = {
+            next(iter(experiment.data.values())): {
+                one.row.name: one.means[index] for one in rows if one.means[index] is not None
+            }
+            for experiment, rows in measured
+        }
+        panels.append(BarPanel(up_label=f"{column}, percent", across_label="data", groups=groups))
+    return draw_bars([panel for panel in panels if any(panel.groups.values())])

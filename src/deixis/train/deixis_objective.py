@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,7 +10,7 @@ from deixis.data.attributes import NUM_WORDS
 from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.deixis import DeixisModel, Output, cell_centres, grid_positions
-from deixis.train.objectives import Objective, mean_where, pixels_of, told_words_loss
+from deixis.train.objectives import Objective, bring, device_of, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 
 
@@ -34,17 +33,19 @@ class DeixisObjective(Objective):
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Each a mean over the phrases or things that it concerns."""
-        content, index = torch.from_numpy(batch.content), torch.from_numpy(batch.image_index)
-        scene = self.model.encode_image(pixels_of(batch), content)
-        output = self.model.ground(scene.pick(index), *self.words_of(batch))
+        device = device_of(self.model)
+        content, index = bring(batch.content, device), bring(batch.image_index, device)
+        scene = self.model.encode_image(pixels_of(batch, device), content)
+        output = self.model.ground(scene.pick(index), *self.words_of(batch, device))
         words = told_words_loss(self.helper(scene.tokens), batch)
         return output_losses(output, batch, content[index]) | {"words": words}
 
 
 def output_losses(output: Output, batch: TrainingBatch, content: Tensor) -> dict[str, Tensor]:
     """The losses of an output; ``content`` [P, 4] is each phrase's picture on the canvas."""
-    boxes, masks = torch.from_numpy(batch.boxes), torch.from_numpy(batch.masks)
-    present, has_mask = torch.from_numpy(batch.present), torch.from_numpy(batch.has_mask)
+    device = output.boxes.device
+    boxes, masks = bring(batch.boxes, device), bring(batch.masks, device)
+    present, has_mask = bring(batch.present, device), bring(batch.has_mask, device)
     side = int(output.boxes.shape[1] ** 0.5)
     _, pixel_valid = grid_positions(content, side)
     target = losses.centre_target(cell_centres(side, boxes), boxes, pixel_valid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from deixis.models.darknet import ThreeScales
 from deixis.models.garan import Attended
 from deixis.models.mcn import McnModel, McnOutput
 from deixis.models.yolo import anchors_as_fractions
-from deixis.train.objectives import Objective, mean_where, pixels_of, told_words_loss
+from deixis.train.objectives import Objective, bring, device_of, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 
 
@@ -56,7 +55,6 @@ class McnObjective(Objective):
     def __init__(self, model: McnModel, tokenizer: PhraseTokenizer, recipe: Recipe) -> None:
         super().__init__(tokenizer)
         self.model = model
-        self.anchors = anchors_as_fractions(model.config.anchors_px)
         self.cem = CEM_FORMS.get(model.config.cem)
         self.weights = {"xy": recipe.rec_weight, "wh": recipe.rec_weight, "confidence": recipe.rec_weight}
         self.weights |= {"mask": recipe.res_weight, "cem": recipe.cem_weight}
@@ -66,22 +64,25 @@ class McnObjective(Objective):
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """The parts that the model's structure has."""
-        index = torch.from_numpy(batch.image_index)
-        scene = self.model.encode_image(pixels_of(batch), torch.from_numpy(batch.content))
-        parts = self.output_losses(self.model.ground(scene.pick(index), *self.words_of(batch)), batch)
+        device = device_of(self.model)
+        scene = self.model.encode_image(pixels_of(batch, device), bring(batch.content, device))
+        phrases = scene.pick(bring(batch.image_index, device))
+        parts = self.output_losses(self.model.ground(phrases, *self.words_of(batch, device)), batch)
         if isinstance(self.helper, ToldWords):
             parts["words"] = told_words_loss(self.helper(scene.maps), batch)
         return parts
 
     def output_losses(self, output: McnOutput, batch: TrainingBatch) -> dict[str, Tensor]:
         """The unweighted parts; a phrase without a mask takes no part in the mask's."""
-        present, has_mask = torch.from_numpy(batch.present), torch.from_numpy(batch.has_mask)
+        device = device_of(self.model)
+        present, has_mask = bring(batch.present, device), bring(batch.has_mask, device)
         parts: dict[str, Tensor] = {}
         if output.box_logits is not None:
-            each = losses.yolo_loss(output.box_logits, torch.from_numpy(batch.boxes), self.anchors, present)
+            anchors = anchors_as_fractions(self.model.config.anchors_px, device=device)
+            each = losses.yolo_loss(output.box_logits, bring(batch.boxes, device), anchors, present)
             parts |= {name: value.mean() for name, value in each.items()}
         if output.mask_logits is not None:
-            each = losses.segmentation_loss(output.mask_logits, torch.from_numpy(batch.masks))
+            each = losses.segmentation_loss(output.mask_logits, bring(batch.masks, device))
             parts["mask"] = mean_where(each, has_mask | ~present)
         if self.cem is not None:
             parts["cem"] = mean_where(self.cem(output), present)

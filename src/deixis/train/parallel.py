@@ -156,12 +156,14 @@ def _join(device: torch.device, size: int) -> None:
     dist.init_process_group(backend, store=PrefixStore(start, store), rank=rank, world_size=size)
 
 
-OBJECTIVES_MOVE = False
-"""Whether objectives bring a batch's arrays to the model's device; until they do, training stays on the CPU."""
-
-
 def _device(number: int) -> torch.device:
-    if not (OBJECTIVES_MOVE and torch.cuda.is_available()):
+    """The GPU of that number on this machine, where there are any; else the CPU."""
+    if not torch.cuda.is_available():
         return torch.device("cpu")
+    if number >= torch.cuda.device_count():
+        raise ValueError(
+            f"expected a GPU for each process, got {torch.cuda.device_count()} for process {number + 1}; start as many "
+            "processes as there are GPUs, or hide these by CUDA_VISIBLE_DEVICES="
+        )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)

@@ -18,6 +18,8 @@ AVERAGED_OVER = {
     "mask": "mask_known",
     "projection": "boxed",
     "place": "has_mask",
+    "place_box": "has_mask",
+    "attention": "has_mask",
     "words": "labels",
 }
 """Losses that are means over something else than the phrases that mean something."""

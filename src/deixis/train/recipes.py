@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from deixis.train.batch_advice import RATES, batch_note, scaled_for_batch
+from deixis.train.recipe_checks import PATIENCE, check_recipe
+
+__all__ = ["RECIPES", "Recipe", "batch_note", "list_recipes", "recipe", "recipe_of_json", "scaled_for_batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +45,31 @@ class Recipe:
     instances_share: float = 0.18
     partial_share: float = 0.11
     scenes_share: float = 0.71
-    """Shares of the pictures of a batch; of the drawn scenes half are ``scenes``, a quarter each other flavour."""
+    """Shares of the pictures of a batch; of the drawn scenes half are ``scenes``, a quarter each other flavour.
+
+    See ``flavour`` for one alone.
+    """
     augment: str = ""
     """With ``phrased``: a pipeline of `deixis.data.pipelines` that every picture and its phrase go through, or none."""
     one_per: str = "referent"
-    """With ``phrased``, what an epoch goes through: every ``referent`` with ``phrases`` of its expressions drawn at
-    random, or every ``expression``.
+    """With ``phrased``, what an epoch goes through: every ``referent`` or every ``image`` with ``phrases`` of its
+    expressions drawn at random, or every ``expression``.
     """
+    rehearsal: float = 0.0
+    """With ``phrased``: share of a batch's pictures that are drawn scenes, so that what is known of them stays."""
+    flavour: str = ""
+    """Of the drawn scenes this flavour alone: ``scenes``, ``scenes+`` or ``scenesg``."""
+    check_every: int = 0
+    """With ``phrased``: steps between two looks at the validation part, of which the best state becomes the checkpoint.
+
+    0: there is none, and the last state does.
+    """
+    validation: str = ""
+    """With ``check_every``: data set or JSONL file to stop by; empty: one image in five of ``phrased``."""
+    patience: int = PATIENCE
+    """With ``check_every``: so many looks without anything better end the run."""
+    frozen_steps: int = 0
+    """With ``start``: steps in which the whole image encoder stays as it is."""
     paste_share: float = 0.4
     """How often instances of other photos are pasted into a photo."""
     absent: float = 0.25
@@ -70,6 +92,8 @@ class Recipe:
     """Learning rate of the two widths sigma of SPSIL; never any weight decay."""
     printed_images: int = 0
     """The batch that a paper prints its rates for; 0: none is printed. See `scaled_for_batch`."""
+    printed_rates: tuple[float, ...] = ()
+    """``lr``, ``pretrained_lr`` and ``sigma_lr`` as printed for that batch; empty: not told."""
     scale_lr: bool = True
     """Whether naming a recipe with other ``images`` than the printed ones moves the rates that are not named too."""
     optimiser: str = "adamw"
@@ -102,7 +126,9 @@ class Recipe:
     words_weight: float = 2.0
     """Of an auxiliary task: to tell kind, colour and texture of every annotated thing from the image alone."""
     place_weight: float = 0.0
-    """Of an auxiliary task of ``smcim``: every pixel of the last F_v tells whether it lies on what is meant."""
+    """Of an auxiliary task of ``smcim``: pixels of the last F_v tell whether they lie on what is meant, and its box."""
+    attention_weight: float = 0.0
+    """Of an auxiliary task of ``smcim``: in the last block [CLS] looks at what is meant."""
     rec_weight: float = 1.0
     res_weight: float = 0.1
     cem_weight: float = 1.0
@@ -135,79 +161,7 @@ class Recipe:
     """Fields of the preset that differ."""
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if not isinstance(value, _TYPES[str(one.type)]) or (type(value) is bool) != (one.type == "bool"):
-                raise ValueError(f"expected {one.name} of the type {one.type}, got {value!r}; correct it")
-            if one.type == "float" and not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"expected {one.name} to be a finite number of at least 0, got {value!r}; correct it")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"expected {name} out of {allowed}, got {getattr(self, name)!r}; choose one")
-        for names, least in _LEAST.items():
-            for name in names:
-                if getattr(self, name) < least:
-                    raise ValueError(f"expected {name} to be at least {least}, got {getattr(self, name)!r}; raise it")
-        for name in ("absent", "paste_share", "ema"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"expected {name} in 0..1, got {getattr(self, name)!r}; lower it")
-        if not self.image_sizes or any(type(one) is not int or one < 1 or one % 32 for one in self.image_sizes):
-            raise ValueError(
-                f"expected image_sizes to be one or more positive multiples of 32, got {self.image_sizes!r}; "
-                "round each to such a number"
-            )
-        for name, least, what in (("sigma_floor", MIN_SIGMA, ""), ("sigma", self.sigma_floor, ", its floor")):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"expected {name} to be at least {least!r}{what}, got {getattr(self, name)!r}; correct one of them"
-                )
-        self._check_phrased()
-        if not (self.instances_share or self.partial_share or self.scenes_share):
-            raise ValueError(
-                "expected one of instances_share, partial_share and scenes_share above 0, got 0 for all; raise one"
-            )
-
-    def _check_phrased(self) -> None:
-        """Raise ValueError where epochs, milestones or what becomes of expressions do not go with the data."""
-        if self.epochs and not self.phrased:
-            raise ValueError(
-                f"expected epochs to be 0 without phrased, got {self.epochs!r}; name the data in phrased, or set steps"
-            )
-        for name, default in (("augment", ""), ("one_per", "referent")):
-            if not self.phrased and getattr(self, name) != default:
-                raise ValueError(
-                    f"expected {name} to be {default!r} without phrased, got {getattr(self, name)!r}; name the data in "
-                    "phrased, or leave it out"
-                )
-        earliest = 1 if self.epochs else 0
-        if any(type(one) is not int or one < earliest for one in self.milestones):
-            raise ValueError(
-                f"expected milestones to be whole numbers of at least {earliest}, got {self.milestones!r}; correct them"
-            )
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "tuple[int, ...]": (tuple,),
-    "dict[str, Any]": (dict,),
-}
-_LEAST = {
-    ("steps", "images", "phrases", "save_every", "accumulate", "keep", "non_finite_limit"): 1,
-    ("warmup", "workers", "seed", "epochs", "printed_images"): 0,
-}
-_CHOICES = {
-    "optimiser": ("adamw", "adam"),
-    "schedule": ("cosine", "steps"),
-    "mask_target": ("area", "nearest"),
-    "spsil": ("on", "off"),
-    "one_per": ("referent", "expression"),
-    "augment": ("", "none", "mcn", "smcim", "transvg"),
-}
-MIN_SIGMA = 0.1
-"""The least floor of sigma: its gradient, which has sigma^3 below the line, is still an ordinary number."""
+        check_recipe(self)
 
 
 def tiny() -> Recipe:
@@ -284,6 +238,7 @@ def smcim() -> Recipe:
         one_per="expression",
         images=192,
         printed_images=192,
+        printed_rates=(1e-4, 1e-5, 5e-5),
         phrases=1,
         augment="smcim",
         absent=0.0,
@@ -315,19 +270,48 @@ def smcim_scenes() -> Recipe:
     """SMCIM small enough for a CPU, on drawn scenes: half an hour on two cores."""
     return Recipe(
         model="smcim-tiny",
+        model_fields={"image_size": 192, "group_dim": 64},
         freeze_image=False,  # features trained on photos see through colour and texture
         instances_share=0.0,
         partial_share=0.0,
         scenes_share=1.0,
         absent=0.0,
-        steps=1300,
+        steps=1900,
         warmup=100,
         images=8,
         phrases=8,
-        image_sizes=(256,),
-        lr=5e-4,
-        pretrained_lr=1.5e-4,
+        image_sizes=(192,),
+        lr=1e-3,
+        pretrained_lr=3e-4,
         sigma_lr=2e-3,  # so that sigma may go about 1.3, as on the paper's data: 1.2 (ReferIt) to 2.6 (RefCOCO)
+        l1_weight=5.0,
+        giou_weight=2.0,
+        words_weight=5.0,
+        place_weight=3.0,
+        attention_weight=2.0,
+    )
+
+
+def finetune() -> Recipe:
+    """A checkpoint taught own data: --data FILE [--model deixis-tiny] [--val FILE] [--keep]; minutes on two cores."""
+    return Recipe(
+        start="deixis-tiny",
+        phrased="my.jsonl",
+        one_per="image",
+        augment="smcim",
+        check_every=75,
+        patience=3,
+        frozen_steps=150,
+        steps=300,
+        images=8,
+        phrases=4,
+        lr=3e-4,
+        pretrained_lr=3e-5,
+        warmup=30,
+        ema=0.98,
+        words_weight=0.0,  # own data does not tell kind, colour and texture of all things
+        save_every=75,
+        image_sizes=(256,),  # deixis train finetune takes what the data's pictures and the model ask for
     )
 
 
@@ -366,6 +350,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "smcim-pretrain": smcim_pretrain,
     "smcim-finetune": smcim_finetune,
     "smcim-scenes": smcim_scenes,
+    "finetune": finetune,
     "debug": debug,
 }
 
@@ -392,42 +377,15 @@ def recipe(name: str, **overrides: Any) -> Recipe:  # noqa: ANN401  fields have 
     if not (made.printed_images and made.scale_lr):
         return made
     rates = scaled_for_batch(named, made.images)
-    return replace(made, **{one: getattr(rates, one) for one in _SCALED if one not in overrides})
+    return replace(made, **{one: getattr(rates, one) for one in RATES if one not in overrides})
 
 
-_SCALED = ("lr", "pretrained_lr", "sigma_lr")
+def recipe_of_json(stored: dict[str, Any]) -> Recipe:
+    """The recipe whose fields JSON holds, tuples as lists.
 
-
-def scaled_for_batch(recipe: Recipe, images: int) -> Recipe:
-    """The recipe for batches of ``images`` pictures: the same epochs at rates that do about the same.
-
-    Weights go by the square root of the batch. A step of AdamW has the length of its rate whatever the gradient's, so
-    over an epoch, whose steps are as 1 / batch, steps that are mostly noise add up to rate * sqrt(1 / batch): it is
-    this that stays (Malladi et al., 2022). The linear rule is SGD's, whose steps shrink with the gradient.
-
-    SPSIL's sigma goes by the batch itself. Its gradient keeps one sign for long, so its steps add up to rate / batch
-    an epoch: the farthest that it can drift in a run stays as printed, and so does its distance from where SPSIL
-    fails. At the printed rate, batches of 16 would let it drift 12 times as far.
+    Raises:
+        ValueError: a value cannot be.
+        TypeError: a field is unknown.
     """
-    share = images / recipe.images
-    return replace(
-        recipe,
-        images=images,
-        lr=recipe.lr * math.sqrt(share),
-        pretrained_lr=recipe.pretrained_lr * math.sqrt(share),
-        sigma_lr=recipe.sigma_lr * share,
-    )
-
-
-def batch_note(recipe: Recipe) -> str:
-    """One line on the rates of a run whose batch is not the printed one; else nothing."""
-    if recipe.printed_images in (0, recipe.images):
-        return ""
-    rates = ", ".join(f"{name} {getattr(recipe, name):.2g}" for name in _SCALED)
-    how = (
-        "moved to it, by the root of the batch and sigma's by the batch, but for those you named; --scale_lr false "
-        "leaves them as printed"
-        if recipe.scale_lr
-        else "not moved to it, as scale_lr is false: sigma may drift farther than in the paper"
-    )
-    return f"batches of {recipe.images}, printed are {recipe.printed_images}; rates are {how}: {rates}"
+    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in stored.items()}
+    return Recipe(**values)

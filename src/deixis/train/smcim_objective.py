@@ -11,13 +11,16 @@ from deixis.data.attributes import NUM_WORDS
 from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.smcim import SmcimModel
-from deixis.train.objectives import Objective, mean_where, pixels_of, told_words_loss
+from deixis.train.objectives import Objective, bring, device_of, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 
 NEGATIVE_TOTAL = (
     "the loss is negative by design: SMCIM Eq. 11 subtracts lambda times each difficulty; the plain losses stand "
     "beside it as l1 and giou"
 )
+
+_LEAST_SHARE = 1e-4
+"""Of attention, below which its logarithm is not taken."""
 
 
 class SelfPacing(nn.Module):
@@ -55,7 +58,7 @@ class SmcimObjective(Objective):
         self.pacing = SelfPacing(recipe) if recipe.spsil == "on" else None
         width = len(model.config.text_features) * model.config.group_dim
         self.words = nn.Linear(width, NUM_WORDS) if recipe.words_weight else None
-        self.place = nn.Linear(model.config.merge_dim, 1) if recipe.place_weight else None
+        self.place = nn.Linear(model.config.merge_dim, 5) if recipe.place_weight else None
         held = {"pacing": self.pacing, "words": self.words, "place": self.place}
         self.helper = nn.ModuleDict({name: module for name, module in held.items() if module is not None})
         self.weights = {"l1": recipe.l1_weight, "giou": recipe.giou_weight}
@@ -64,18 +67,23 @@ class SmcimObjective(Objective):
         if self.words is not None:
             self.weights["words"] = recipe.words_weight
         if self.place is not None:
-            self.weights["place"] = recipe.place_weight
+            self.weights |= {"place": recipe.place_weight, "place_box": recipe.place_weight}
+        if recipe.attention_weight:
+            self.weights["attention"] = recipe.attention_weight
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """The parts, and what Fig. 7 shows: see `box_losses`."""
-        index = torch.from_numpy(batch.image_index)
-        scene = self.model.encode_image(pixels_of(batch), torch.from_numpy(batch.content))
-        output = self.model.ground(scene.pick(index), *self.words_of(batch))
+        device = device_of(self.model)
+        scene = self.model.encode_image(pixels_of(batch, device), bring(batch.content, device))
+        phrases = scene.pick(bring(batch.image_index, device))
+        output = self.model.ground(phrases, *self.words_of(batch, device), attend="attention" in self.weights)
         parts = self.box_losses(output.boxes_cxcywh, batch)
         if self.words is not None:
             parts["words"] = told_words_loss(self.words(torch.cat(scene.features, -1)), batch)
         if self.place is not None:
-            parts["place"] = _place_loss(self.place(output.pixels).squeeze(-1), batch)
+            parts |= _place_losses(self.place(output.pixels).float(), batch)
+        if output.cls_attention is not None:
+            parts["attention"] = _attention_loss(output.cls_attention, batch)
         return parts
 
     def total(self, parts: dict[str, Tensor]) -> Tensor:
@@ -90,8 +98,8 @@ class SmcimObjective(Objective):
             Eq. 11, and for each of both losses ``difficulty_...``, ``difficulty_max_...`` and ``sigma_...``. All are
             means, but the maximum, over the phrases that mean something; 0 where there is none.
         """
-        wanted, present = torch.from_numpy(batch.boxes), torch.from_numpy(batch.present)
         boxes = boxes_cxcywh.float()
+        wanted, present = bring(batch.boxes, boxes.device), bring(batch.present, boxes.device)
         each = {
             "l1": losses.l1_loss(boxes, cxcywh_from_xyxy(wanted)),
             "giou": losses.giou_loss(xyxy_from_cxcywh(boxes), wanted),
@@ -103,11 +111,26 @@ class SmcimObjective(Objective):
         return parts
 
 
-def _place_loss(logits: Tensor, batch: TrainingBatch) -> Tensor:
-    """Cross-entropy of pixels [P, N] with the share of each that the mask of what is meant covers."""
-    covered = torch.from_numpy(batch.masks).flatten(1)
-    each = F.binary_cross_entropy_with_logits(logits.float(), covered, reduction="none").mean(1)
-    return mean_where(each, torch.from_numpy(batch.has_mask))
+def _place_losses(told: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
+    """What pixels [P, N, 5] tell of the thing that is meant.
+
+    Returns:
+        ``place``, cross-entropy of the first number with the share of each pixel that the mask covers; ``place_box``,
+        L1 of the box that the others give, its centre and size, over the pixels that the mask covers.
+    """
+    covered, present = bring(batch.masks, told.device).flatten(1), bring(batch.has_mask, told.device)
+    on = F.binary_cross_entropy_with_logits(told[..., 0], covered, reduction="none").mean(1)
+    wanted = cxcywh_from_xyxy(bring(batch.boxes, told.device))[:, None]
+    apart = losses.l1_loss(told[..., 1:].sigmoid(), wanted.expand(-1, told.shape[1], -1))
+    box = (apart * covered).sum(1) / covered.sum(1).clamp(min=1e-6)
+    return {"place": mean_where(on, present), "place_box": mean_where(box, present)}
+
+
+def _attention_loss(weights: Tensor, batch: TrainingBatch) -> Tensor:
+    """Minus the logarithm of the share of attention [P, N] that the mask of what is meant covers."""
+    covered = bring(batch.masks, weights.device).flatten(1)
+    share = (weights * covered).sum(1)
+    return mean_where(-share.clamp(min=_LEAST_SHARE).log(), bring(batch.has_mask, weights.device))
 
 
 def _paced(pacing: SelfPacing, name: str, loss: Tensor, present: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,9 @@ from deixis.data import open_dataset, parse_dataset_spec
 from deixis.data.epochs import Epochs, group_by_referent
 from deixis.data.loading import Mixture, PhotoSource, SceneSource, Source
 from deixis.data.pipelines import PIPELINES
-from deixis.data.scenes import draw_scene
+from deixis.data.readers.jsonl import ReadSamples
+from deixis.data.rehearsed import Rehearsed
+from deixis.data.scenes import Scenes, draw_scene
 from deixis.data.written import PhotoRecord, load_views
 from deixis.hub import find_checkpoint, load_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
@@ -35,6 +37,8 @@ from deixis.models.word_vectors import read_word_vectors
 from deixis.structures import Sample
 from deixis.train.recipes import Recipe
 
+DRAWN_FOR_WORDS = 600
+"""Drawn scenes whose phrases give a vocabulary."""
 SCENE_FLAVOURS = {"scenes": 0.5, "scenes+": 0.25, "scenesg": 0.25}
 
 
@@ -112,7 +116,8 @@ def _with_word_vectors(
         keep = [i for i, w in enumerate(table.words) if re.fullmatch(r"[a-z0-9]+", w)][: config.vocab_size - 2]
         words, vectors = [table.words[i] for i in keep], torch.from_numpy(table.vectors[keep]).float()
     else:
-        phrases = (sample.phrase for sample in samples) if samples else training_phrases(recipe)
+        known = samples and not isinstance(samples, Scenes)
+        phrases = (sample.phrase for sample in samples) if known else training_phrases(recipe)
         words, vectors = commonest_words(phrases, config.vocab_size - 2), None
     tokenizer = WordTokenizer(words, max_tokens=config.max_tokens)
     model = build_model(_learning_words(config, vectors is None, tokenizer.vocab_size))
@@ -137,9 +142,10 @@ def word_width(config: Config) -> int:
 def training_phrases(recipe: Recipe) -> Iterator[str]:
     """What a vocabulary may be made of: expressions of the training data, never of what is measured on."""
     if recipe.phrased:
-        yield from (sample.phrase for sample in _open_phrased(recipe))
+        samples = _open_phrased(recipe)
+        yield from (one.phrase for one in (samples[:DRAWN_FOR_WORDS] if isinstance(samples, Scenes) else samples))
         return
-    for flavour in SCENE_FLAVOURS:
+    for flavour in [recipe.flavour] if recipe.flavour else SCENE_FLAVOURS:
         for index in range(200):
             yield from (sample.phrase for sample in draw_scene(flavour, "train", index, 64, 3)[1])
 
@@ -193,15 +199,31 @@ def in_steps(recipe: Recipe, source: Mixture | Epochs) -> Recipe:
 
 def start_data(recipe: Recipe) -> Mixture | Epochs:
     """The data of a recipe; of COCO instances, photos of the held-out and validation parts are never read."""
-    if recipe.phrased:
-        samples = _open_phrased(recipe)
-        return Epochs(
-            samples,
-            getattr(samples, "referents", None) or group_by_referent(samples),
-            augment=PIPELINES[recipe.augment] if recipe.augment else None,
-            one_per=recipe.one_per,
-        )
-    return _start_mixture(recipe)
+    if not recipe.phrased:
+        return _start_mixture(recipe)
+    samples = _open_phrased(recipe)
+    own = Epochs(
+        samples,
+        _groups(samples, recipe.one_per),
+        augment=PIPELINES[recipe.augment] if recipe.augment else None,
+        one_per="expression" if recipe.one_per == "expression" else "referent",
+    )
+    if not recipe.rehearsal:
+        return own
+    largest = max(recipe.image_sizes)
+    return Rehearsed(*_drawn_scenes(recipe, 1.0, largest=largest), own=own, share=recipe.rehearsal)
+
+
+def _groups(samples: Sequence[Sample], one_per: str) -> Sequence[Sequence[int]]:
+    """Expressions of which a picture of a batch may show several at once."""
+    if isinstance(samples, Scenes):  # every sample is a picture of its own, and drawing them all would take minutes
+        return [[index] for index in range(len(samples))]
+    if one_per == "image":
+        groups: dict[str, list[int]] = {}
+        for index, sample in enumerate(samples):
+            groups.setdefault(sample.image_id, []).append(index)
+        return list(groups.values())
+    return getattr(samples, "referents", None) or group_by_referent(samples)
 
 
 def _open_phrased(recipe: Recipe) -> Sequence[Sample]:
@@ -210,7 +232,8 @@ def _open_phrased(recipe: Recipe) -> Sequence[Sample]:
         split = "train"
     samples = open_dataset(name, split=split, root=recipe.root or None)
     if split is None:
-        samples = [sample for sample in samples if sample.split in ("", "train")]
+        kept = [sample for sample in samples if sample.split in ("", "train")]
+        samples = ReadSamples(kept, getattr(samples, "problems", ()))
     if not len(samples):
         raise ValueError(
             f"expected expressions to train on in {recipe.phrased!r}, got none; name other data, or FILE:SPLIT where "
@@ -231,10 +254,20 @@ def _start_mixture(recipe: Recipe) -> Mixture:
     if partial:  # pasting other categories here would make a second, unannotated one ambiguous
         sources.append(PhotoSource(partial, fully_annotated=False, donors=masked, paste_share=recipe.paste_share))
         shares.append(recipe.partial_share)
-    for flavour, part in SCENE_FLAVOURS.items() if recipe.scenes_share else ():
-        sources.append(SceneSource(flavour, backgrounds=[record.path for record in full + partial]))
-        shares.append(recipe.scenes_share * part)
+    if recipe.scenes_share:
+        drawn, parts = _drawn_scenes(recipe, recipe.scenes_share, [record.path for record in full + partial])
+        sources += drawn
+        shares += parts
     return Mixture(sources, shares)
+
+
+def _drawn_scenes(
+    recipe: Recipe, share: float, backgrounds: Sequence[Path] = (), largest: int = 256
+) -> tuple[list[Source], list[float]]:
+    """Sources of the recipe's flavours and their shares, which add up to ``share``."""
+    parts = {recipe.flavour: 1.0} if recipe.flavour else SCENE_FLAVOURS
+    sources: list[Source] = [SceneSource(one, backgrounds=backgrounds, largest=largest) for one in parts]
+    return sources, [share * part for part in parts.values()]
 
 
 def _training_photos(path: str, share: float) -> list[PhotoRecord]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 
 STATE = "state.pt"
 _KEPT = re.compile(r"state-(\d+)\.pt")
@@ -30,7 +31,7 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     """Write into ``path``.partial, which takes the place of ``path`` at the end, on the disk and not only in memory."""
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with naming(path), partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -39,6 +40,48 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)  # a full disk has its room back
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the system's error in writing ``path``, such as that of a full disk, name it, whoever was writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+class _Remembering:
+    """A file for `torch.save`, which forgets why it could not write."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save_state(state: dict[str, Any], file: BinaryIO) -> None:
+    remembering = _Remembering(file)
+    try:
+        torch.save(state, remembering)  # pyright: ignore[reportArgumentType]
+    except RuntimeError as error:
+        raise (remembering.error or error) from None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -62,7 +105,7 @@ def write_state(folder: Path, state: dict[str, Any], keep: int) -> None:
     """Make ``state`` the run's state.pt; with ``keep`` above 1, that and those before it are state-STEP.pt too."""
     path = folder / (STATE if keep == 1 else f"state-{int(state['step']):08}.pt")
     with whole(path) as file:
-        torch.save(state, file)
+        _save_state(state, file)
     if keep > 1:
         _give_second_name(path, folder / STATE)
     kept = [one for one in kept_states(folder) if keep > 1 and _step_of(one) <= state["step"]][:keep]

@@ -6,13 +6,17 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import random
+import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,7 @@ from deixis.structures import Sample
 from deixis.train.deixis_objective import DeixisObjective
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.objectives import Objective
-from deixis.train.optimisers import build_optimiser, set_learning_rate
+from deixis.train.optimisers import build_optimiser, learning_rate_factor, set_learning_rate
 from deixis.train.parallel import ALONE, Group, process_group
 from deixis.train.parts import merged, scaled, split_batch
 from deixis.train.recipes import Recipe, batch_note
@@ -44,6 +48,7 @@ from deixis.train.state import (
     check_run_folder,
     clear_leftovers,
     has_run_of,
+    naming,
     read_state,
     write_state,
     write_whole,
@@ -53,6 +58,8 @@ from deixis.train.watching import SHOWN_PICTURES, SKIPPED, Watch, forget_after, 
 __all__ = ["Steps", "Trainer", "batches", "forget_after", "log_line", "notes", "recorded", "run", "write_whole"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SHOWN_PROBLEMS = 5
 
 
 class Steps(Dataset[TrainingBatch]):
@@ -118,7 +125,8 @@ class Trainer:
             total = self.objective.total(found)
             total.backward()
             losses = merged(losses, {name: one.detach() for name, one in {"loss": total, **found}.items()})
-        return self.group.merge({name: value.item() for name, value in losses.items()})
+        values = torch.stack([value.double() for value in losses.values()]).tolist()  # a GPU is waited for once
+        return self.group.merge(dict(zip(losses, values, strict=True)))
 
     def _has_finite_gradient(self) -> bool:
         """Whether the gradient of all processes, which is then in place and clipped, is finite."""
@@ -147,13 +155,9 @@ class Trainer:
             folder: of the run.
             averaged: what `averaged_model` gives, where it is made already.
         """
-        save_checkpoint(
-            folder / "checkpoint",
-            averaged or self.averaged_model(),
-            self.tokenizer,
-            name=self.recipe.model,
-            recipe=recorded(self.recipe),
-        )
+        checkpoint, averaged = folder / "checkpoint", averaged or self.averaged_model()
+        with naming(checkpoint):
+            save_checkpoint(checkpoint, averaged, self.tokenizer, name=self.recipe.model, recipe=recorded(self.recipe))
         state = {
             "step": self.step,
             "skipped": self.skipped,
@@ -204,9 +208,20 @@ def prepare_model(model: GroundingModel, recipe: Recipe) -> GroundingModel:
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if recipe.compile:
+        check_compiler()
         for part in model.children():  # objectives call these and not the model as a whole
             part.compile()
     return model
+
+
+def check_compiler() -> None:
+    """Raise ValueError where torch.compile would find no C++ compiler, in the middle of the first step."""
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
+    if not any(shutil.which(name) for name in wanted):
+        raise ValueError(
+            f"expected a C++ compiler out of {wanted!r} for compile=true, found none; install one, name it in CXX, or "
+            "leave compile out"
+        )
 
 
 def objective_for(model: GroundingModel, tokenizer: PhraseTokenizer, recipe: Recipe) -> Objective:
@@ -238,6 +253,12 @@ def notes(recipe: Recipe, helper: nn.Module) -> list[str]:
             "some errors; raise sigma_floor or set detach_difficulty"
         )
     return [one for one in told if one]
+
+
+def left_out(source: Mixture | Epochs) -> list[str]:
+    """The first few sentences on records that the data was opened without, and how many more there are."""
+    shown, more = source.problems[:_SHOWN_PROBLEMS], source.problems[_SHOWN_PROBLEMS:]
+    return [*(f"left out: {one}" for one in shown), *([f"left out: {len(more)} more"] if more else [])]
 
 
 def check_same_shapes(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
@@ -277,15 +298,39 @@ def batches(
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
         generator=torch.Generator(),  # else every start takes a number from the generator that dropout uses
-        worker_init_fn=_outlast_signals,
+        worker_init_fn=partial(_begin_worker, parent=os.getpid()),
     )
-    yield from loader
+    with signals_held_back():
+        workers = iter(loader)
+    yield from workers
 
 
-def _outlast_signals(_worker: int) -> None:
-    """A signal to all processes of a run ends its workers when the loop has saved and not before."""
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Signals to stop wait until the end: one that met a worker before `_begin_worker` did would end it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(_worker: int, parent: int) -> None:
+    """Let a worker outlast a signal to all processes of a run, as the loop still has to save, but not the run."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    sys.stderr = sys.__stderr__  # not the progress bar's, of which a fork has the locks and not the thread
+
+
+def _end_after(parent: int) -> None:
+    """End this process when its parent is killed: torch's own way out waits for a batch that nobody fetches."""
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)
 
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
@@ -346,7 +391,7 @@ def run(
             folder.mkdir(parents=True, exist_ok=True)
             clear_leftovers(folder)
             write_whole(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
-            for note in notes(recipe, trainer.objective.helper) if sys.stderr is not None else ():
+            for note in [*notes(recipe, trainer.objective.helper), *left_out(source)] if sys.stderr is not None else ():
                 print(f"training: {note}", file=sys.stderr, flush=True)
         with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
             _loop(trainer, source, watch, minutes)
@@ -363,7 +408,7 @@ def _loop(trainer: Trainer, source: Mixture | Epochs, watch: Watch, minutes: flo
             seconds = time.monotonic() - begun
             watch.losses(trainer.step, seconds, losses)
             if group.is_first:
-                report(trainer.step, recipe.steps)
+                report(trainer.step, recipe.steps, step_note(trainer, losses))
             if trainer.skipped:
                 watch.skipped(trainer.step, batch)
                 check_skipped(trainer, watch.folder)
@@ -374,6 +419,12 @@ def _loop(trainer: Trainer, source: Mixture | Epochs, watch: Watch, minutes: flo
                 raise KeyboardInterrupt
             if late:
                 break
+
+
+def step_note(trainer: Trainer, losses: dict[str, float]) -> str:
+    """A few words on the step that was taken."""
+    rate = trainer.recipe.lr * learning_rate_factor(trainer.recipe, trainer.step - 1)
+    return f"loss {losses['loss']:.4g}, rate {rate:.2g}"
 
 
 def _save(trainer: Trainer, source: Mixture | Epochs, watch: Watch, rules: CanvasRules) -> None:

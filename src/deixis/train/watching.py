@@ -19,7 +19,8 @@ from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.base import GroundingModel
 from deixis.structures import BoxXyxy
 from deixis.train.curves import LOG, curves_of, draw_curves, read_rows
-from deixis.train.state import whole, write_whole
+from deixis.train.objectives import bring, device_of, pixels_of
+from deixis.train.state import naming, whole, write_whole
 
 SKIPPED = "skipped.jsonl"
 """Steps that changed nothing, as their loss or gradient was not finite, with their phrases."""
@@ -46,13 +47,15 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         for one in (self._log, self._board):
             if one is not None:
-                one.close()
+                with naming(self.folder / LOG):
+                    one.close()
 
     def losses(self, step: int, seconds: float, parts: dict[str, float]) -> None:
         """Log them, flushed, so that a killed process has told them."""
         if self._log is not None:
-            self._log.write(log_line(step, seconds, parts))
-            self._log.flush()
+            with naming(self.folder / LOG):
+                self._log.write(log_line(step, seconds, parts))
+                self._log.flush()
         if self._board is not None:
             for name, value in parts.items():
                 self._board.add_scalar(name, value, step)
@@ -62,7 +65,7 @@ class Watch:
         if not self.active:
             return
         line = json.dumps({"step": step, "pictures": phrases_by_picture(batch)})
-        with (self.folder / SKIPPED).open("a", encoding="utf-8") as file:
+        with naming(self.folder / SKIPPED), (self.folder / SKIPPED).open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
         if sys.stderr is not None:
             some = ", ".join(repr(phrase) for phrase in batch.phrases[:_TOLD_PHRASES])
@@ -77,7 +80,8 @@ class Watch:
     def sync(self) -> None:
         """Bring the log onto the disk, before a state that follows from it."""
         if self._log is not None:
-            os.fsync(self._log.fileno())
+            with naming(self.folder / LOG):
+                os.fsync(self._log.fileno())
 
     def draw(self, model: GroundingModel, tokenizer: PhraseTokenizer, batch: TrainingBatch) -> None:
         """Write curves.png, and samples.png of what the model in eval mode says of a few training pictures."""
@@ -137,11 +141,10 @@ def draw_predictions(model: GroundingModel, tokenizer: PhraseTokenizer, batch: T
     Each picture shows its first phrase.
     """
     ids, valid = tokenizer.encode(batch.phrases)
-    device = next(model.parameters()).device
-    pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2).float().div_(255).to(device)
-    scene = model.encode_image(pixels, torch.from_numpy(batch.content).to(device))
-    rows = torch.from_numpy(batch.image_index).to(device)
-    answer = model.answer(scene.pick(rows), torch.from_numpy(ids).to(device), torch.from_numpy(valid).to(device))
+    device = device_of(model)
+    scene = model.encode_image(pixels_of(batch, device), bring(batch.content, device))
+    rows = bring(batch.image_index, device)
+    answer = model.answer(scene.pick(rows), bring(ids, device), bring(valid, device))
     boxes = None if answer.boxes is None else answer.boxes.float().cpu().numpy()
     masks = None if answer.mask_probability is None else answer.mask_probability.float().cpu().numpy()
     side = batch.pixels.shape[1]

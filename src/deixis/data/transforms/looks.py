@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 
 from deixis.data.transforms.views import as_pil
 
+_STRIP_ROWS = 64
 _LEVELS = np.arange(256, dtype=np.float32)[:, None]
 _SPREAD = np.maximum(_LEVELS - _LEVELS.T, 1)  # [greatest channel, least channel]
 
@@ -44,18 +45,28 @@ def scale_saturation_and_value(image: NDArray[np.uint8], saturation: float, valu
     a table does it, and no pixel is turned to HSV and back. ``image`` is uint8 [H, W, 3], and so is the result, within
     two levels of exact arithmetic. SMCIM section IV-B, "color space jittering (saturation and intensity)".
     """
-    planes = [np.ascontiguousarray(image[..., channel]) for channel in range(3)]
-    top = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
-    low = np.minimum(np.minimum(planes[0], planes[1]), planes[2])
     tops = np.minimum(np.rint(_LEVELS * value), 255)
     slopes = np.minimum(tops / _SPREAD, saturation * np.minimum(value, 255 / np.maximum(_LEVELS, 1)))
     # eight bits behind the point: k (V - c) is at most V', so the product fits into sixteen
-    slope = (slopes * 256).astype(np.uint16).ravel().take(top.astype(np.uint16) << 8 | low)
-    new_top = tops.ravel().astype(np.uint16).take(top)
+    tables = (tops * 256 + 128).ravel().astype(np.uint16), (slopes * 256).astype(np.uint16).ravel()
     jittered = np.empty(image.shape, np.uint8)
-    for channel, plane in enumerate(planes):
-        jittered[..., channel] = new_top - (((top - plane) * slope + 127) >> 8)
+    for row in range(0, image.shape[0], _STRIP_ROWS):  # small arrays stay in the cache, and need no fresh memory
+        _jitter_strip(image[row : row + _STRIP_ROWS], *tables, jittered[row : row + _STRIP_ROWS])
     return jittered
+
+
+def _jitter_strip(
+    strip: NDArray[np.uint8], tops: NDArray[np.uint16], slopes: NDArray[np.uint16], out: NDArray[np.uint8]
+) -> None:
+    planes = [strip[..., channel].astype(np.uint16) for channel in range(3)]
+    top = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
+    low = np.minimum(np.minimum(planes[0], planes[1]), planes[2])
+    new_top, slope = tops.take(top), slopes.take(top << 8 | low)
+    for channel, plane in enumerate(planes):
+        np.subtract(top, plane, out=plane)
+        plane *= slope
+        np.subtract(new_top, plane, out=plane)
+        out[..., channel] = np.right_shift(plane, 8, out=plane)
 
 
 @dataclass(frozen=True, kw_only=True)

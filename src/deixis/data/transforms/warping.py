@@ -74,7 +74,7 @@ def move_box(box: BoxXyxy, mask: NDArray[np.bool_] | None, matrix: Matrix) -> Bo
     around = None if mask is None else box_from_mask(mask)
     if mask is None or around is None:
         return _drawn_in(hull_of(box, matrix), matrix)
-    x1, y1, x2, y2 = _around(move_points(_outermost(mask), matrix))
+    x1, y1, x2, y2 = _around(move_points(_outermost(mask, around), matrix))
     sx, sy = np.hypot(matrix[0, 0], matrix[1, 0]), np.hypot(matrix[0, 1], matrix[1, 1])
     left, right = (around[0] - box[0]) * sx, (box[2] - around[2]) * sx
     if matrix[0, 0] < 0:
@@ -114,9 +114,9 @@ def warp_image(image: NDArray[np.uint8], matrix: Matrix, hw: tuple[int, int], fi
     if (matrix[:, :2] == np.eye(2)).all() and (matrix[:, 2] == np.rint(matrix[:, 2])).all():
         frame = Image.new("RGB", size_wh, colour)
         frame.paste(source, (int(matrix[0, 2]), int(matrix[1, 2])))
-        return np.array(frame)
+        return np.asarray(frame)
     data = _inverse(matrix)
-    return np.array(
+    return np.asarray(
         source.transform(size_wh, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=colour)
     )
 
@@ -125,13 +125,13 @@ def warp_mask(mask: NDArray[np.bool_], matrix: Matrix, hw: tuple[int, int]) -> N
     """The mask bool [H, W] on a frame of ``hw``: True where the middle of a pixel is."""
     rectangle = _whole_rectangle(matrix, (mask.shape[0], mask.shape[1]))
     if rectangle is not None and (rectangle[2] - rectangle[0], rectangle[3] - rectangle[1]) == mask.shape[::-1]:
-        source = as_pil((mask[:, ::-1] if matrix[0, 0] < 0 else mask).astype(np.uint8))
+        source = as_pil((mask[:, ::-1] if matrix[0, 0] < 0 else mask).view(np.uint8))
         frame = Image.new("L", (hw[1], hw[0]))
         frame.paste(source, rectangle[:2])
-        return np.asarray(frame).astype(np.bool_)
-    source = as_pil(mask.astype(np.uint8))
+        return np.asarray(frame).view(np.bool_)
+    source = as_pil(mask.view(np.uint8))
     moved = source.transform((hw[1], hw[0]), Image.Transform.AFFINE, _inverse(matrix), Image.Resampling.NEAREST)
-    return np.asarray(moved).astype(np.bool_)
+    return np.asarray(moved).view(np.bool_)
 
 
 def move_instance(
@@ -191,12 +191,15 @@ def _around(points: NDArray[np.float64]) -> BoxXyxy:
     return float(x1), float(y1), float(x2), float(y2)
 
 
-def _outermost(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _outermost(mask: NDArray[np.bool_], around: BoxXyxy) -> NDArray[np.float64]:
     """Corners [N, 2] of the first and last pixel of every row: no pixel lies beyond them whichever way one looks."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    first = mask[rows].argmax(axis=1)
-    last = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
-    x, y = np.concatenate([first, last]), np.concatenate([rows, rows])
+    x1, y1, x2, y2 = map(int, around)
+    part = mask[y1:y2, x1:x2]
+    rows = np.flatnonzero(part.any(axis=1))
+    part = part if len(part) == len(rows) else part[rows]
+    first = part.argmax(axis=1)
+    last = x2 - x1 - part[:, ::-1].argmax(axis=1)
+    x, y = np.concatenate([first, last]) + x1, np.concatenate([rows, rows]) + y1
     return np.concatenate([np.column_stack([x, y]), np.column_stack([x, y + 1])]).astype(np.float64)
 
 
