@@ -7,10 +7,10 @@ sample with the box around all and the union of their masks, which is what REC a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast, overload
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from deixis.data.annotation_fields import shorten
 from deixis.data.readers.image_folders import Key, find_layout, folders_above
 from deixis.data.readers.json_stream import stream_json
 from deixis.data.readers.packed_masks import merge_masks
+from deixis.data.readers.record_samples import RecordSamples
 from deixis.data.readers.refer_instances import Record, ReferInstances, read_key, read_name, read_words
 from deixis.structures import BoxXyxy, Instance, Mask, Sample
 
@@ -35,7 +36,7 @@ class _Expression(NamedTuple):
     where: str
 
 
-class GrefCoco(Sequence[Sample]):
+class GrefCoco(RecordSamples[_Expression]):
     """The sentences of a split as samples, made when asked for; ``kind`` is out of `KINDS`.
 
     ``problems``, ``left_out``, ``clipped_boxes``, ``referents`` and ``referent_ids`` are as in
@@ -51,44 +52,32 @@ class GrefCoco(Sequence[Sample]):
         limit: int | None,
     ) -> None:
         self.split = split
-        self._expressions = expressions if limit is None else _first(expressions, limit)
+        self._records = expressions if limit is None else _first(expressions, limit)
         self._of_images = instances
         self.problems = tuple(reading.problems)
         self.left_out = reading.left_out
         self.clipped_boxes = instances.clipped
         groups: dict[Key, list[int]] = {}
-        for index, expression in enumerate(self._expressions):
+        for index, expression in enumerate(self._records):
             groups.setdefault(expression.referent, []).append(index)
         self.referents = tuple(map(tuple, groups.values()))
         self.referent_ids = tuple(map(str, groups))
 
     def find_images(self, bases: list[Path], need_images: bool) -> GrefCoco:
         """Look for the images below the bases, see `find_layout`."""
-        used = dict.fromkeys(one.image for one in self._expressions)
+        used = dict.fromkeys(one.image for one in self._records)
         images = [(image, self._of_images.images[image].file_name) for image in used]
         self._layout = find_layout(bases, "coco", images, need_images)
         return self
 
     def targets(self, index: int) -> tuple[Instance, ...]:
         """All things that a sample's phrase means; none for a phrase that means nothing."""
-        expression = self._expressions[index]
+        expression = self._records[index]
         return self._targets(expression, self._of_images.instances(expression.image))
 
     def _targets(self, expression: _Expression, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
         places = self._of_images.places
         return tuple(instances[places[expression.image, one]] for one in expression.annotations)
-
-    def __len__(self) -> int:
-        return len(self._expressions)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self._sample(expression) for expression in self._expressions[index]]
-        return self._sample(self._expressions[index])
 
     def _sample(self, expression: _Expression) -> Sample:
         record = self._of_images.images[expression.image]

@@ -9,12 +9,13 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from deixis.data.annotation_fields import four_numbers, mask_from_json, parse_json, shorten
 from deixis.data.readers.image_folders import image_id_of, safe_name
+from deixis.data.readers.record_samples import RecordSamples
 from deixis.data.readers.sample_table import check_phrase
 from deixis.structures import BoxXyxy, Mask, Sample, check_box
 
@@ -54,7 +55,7 @@ class _Place(NamedTuple):
     box: BoxXyxy | None
 
 
-class HfDataset(Sequence[Sample]):
+class HfDataset(RecordSamples[_Place]):
     """Samples of a folder; an image that stands in the folder itself is decoded when its sample is asked for.
 
     ``problems`` and ``left_out`` are as in `deixis.data.readers.sample_table.SampleTable`.
@@ -64,12 +65,12 @@ class HfDataset(Sequence[Sample]):
         self._table, self._columns, self._split, self._root = table, columns, split, root
         self.problems: list[str] = []
         self.left_out = 0
-        self._places = list(self._read_places())
+        self._records = list(self._read_places())
         if limit is not None:
-            rows = list(dict.fromkeys(place.row for place in self._places))
+            rows = list(dict.fromkeys(place.row for place in self._records))
             order = np.random.default_rng(_LIMIT_SEED).permutation(len(rows))
             rank = {rows[index]: position for position, index in enumerate(order)}
-            self._places = sorted(self._places, key=lambda place: rank[place.row])[:limit]
+            self._records = sorted(self._records, key=lambda place: rank[place.row])[:limit]
 
     def _read_places(self) -> Any:  # noqa: ANN401
         columns = self._columns
@@ -97,18 +98,6 @@ class HfDataset(Sequence[Sample]):
         self.left_out += expressions
         more = f"; its expressions left out: {expressions}" if expressions > 1 else ""
         self.problems.append(f"{where}: {why}{more}")
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self._sample(place) for place in self._places[index]]
-        return self._sample(self._places[index])
 
     def _sample(self, place: _Place) -> Sample:
         columns = self._columns

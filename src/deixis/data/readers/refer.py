@@ -9,11 +9,12 @@ import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast, overload
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from deixis.data.readers.image_folders import Key, Layout, find_layout
+from deixis.data.readers.record_samples import RecordSamples
 from deixis.data.readers.refer_cache import Expression, Instances, SplitRead, cache_file, load_split, store_split
 from deixis.data.readers.refer_instances import Record, ReferInstances, read_key, read_name, read_words
 from deixis.data.readers.restricted_pickle import load_refs
@@ -35,7 +36,7 @@ MAX_SENTENCES = 5_000_000
 _LIMIT_SEED = 0
 
 
-class Refer(Sequence[Sample]):
+class Refer(RecordSamples[Expression]):
     """Sentences of a release as samples, made when asked for; those of an image stand together. Open with `open_refer`.
 
     ``problems`` holds one sentence for each expression that was left out, and for each other annotation of a needed
@@ -58,12 +59,12 @@ class Refer(Sequence[Sample]):
         problems: Iterable[str],
         left_out: int,
     ) -> None:
-        self._expressions = list(expressions)
-        instances.keep({expression.image for expression in self._expressions})
+        self._records = list(expressions)
+        instances.keep({expression.image for expression in self._records})
         self._of_images = instances
         self._layout = layout
         grouped: dict[Key, list[int]] = {}
-        for index, expression in enumerate(self._expressions):
+        for index, expression in enumerate(self._records):
             grouped.setdefault(expression.referent, []).append(index)
         self.referents = tuple(map(tuple, grouped.values()))
         self.referent_ids = tuple(map(str, grouped))
@@ -72,21 +73,9 @@ class Refer(Sequence[Sample]):
         self.left_out = left_out
         self.clipped_boxes = instances.clipped
 
-    def __len__(self) -> int:
-        return len(self._expressions)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self._sample(expression) for expression in self._expressions[index]]
-        return self._sample(self._expressions[index])
-
     def image_hw(self, index: int) -> tuple[int, int]:
         """(height, width) of a sample's image as the release states it; the image is not opened."""
-        return self._of_images.images[self._expressions[index].image].hw
+        return self._of_images.images[self._records[index].image].hw
 
     def _sample(self, expression: Expression) -> Sample:
         instances = self._instances(expression.image)
