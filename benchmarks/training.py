@@ -43,9 +43,10 @@ from deixis.language.tokenizers import WordPieceTokenizer, WordTokenizer
 from deixis.models import attention
 from deixis.models.registry import build_model
 from deixis.structures import Sample
+from deixis.train.batches import batches
 from deixis.train.parallel import process_group
 from deixis.train.recipes import recipe
-from deixis.train.trainer import Trainer, batches, canvas_rules
+from deixis.train.trainer import Trainer, canvas_rules
 
 PHOTO = Path(__file__).parent.parent / "examples/photos/riders.jpg"
 PHRASE = "the man in the red shirt on the left behind the other riders"

@@ -9,8 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from deixis.train import parallel, starting
+from deixis.train.batches import batches
 from deixis.train.recipes import recipe
-from deixis.train.trainer import Trainer, batches, canvas_rules
+from deixis.train.trainer import Trainer, canvas_rules
 from deixis.train.watching import draw_predictions
 
 META = torch.device("meta")

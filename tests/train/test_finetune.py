@@ -313,7 +313,7 @@ def make_looks(tmp_path, judge, checkpoint, kept):
     with torch.no_grad():
         for value in new.parameters():
             value += 1
-    looks = Looks(tmp_path, ["own"], ["drawn"], judge, start)
+    looks = Looks(tmp_path, ["own"], ["drawn"], judge, start, 3)
     looks._save(new, recipe("debug"), tmp_path / BEST)
     looks.done = [
         Look(step=0, figures={"rec.acc@0.5": 0.2}, kept=0.9),

@@ -15,10 +15,11 @@ import torch.distributed as dist
 from transformers import ResNetConfig, ResNetModel
 
 from deixis.train import starting
+from deixis.train.batches import batches
 from deixis.train.parallel import ALONE, process_group
 from deixis.train.recipes import recipe
 from deixis.train.starting import start_data
-from deixis.train.trainer import Trainer, batches, canvas_rules
+from deixis.train.trainer import Trainer, canvas_rules
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20

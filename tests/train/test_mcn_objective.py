@@ -13,10 +13,11 @@ from deixis.losses import consistency_literal, consistency_loss, yolo_loss
 from deixis.models.garan import Attended
 from deixis.models.mcn import McnOutput
 from deixis.models.yolo import anchors_as_fractions
+from deixis.train.batches import batches
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.recipes import recipe
 from deixis.train.starting import start_data, start_model
-from deixis.train.trainer import Trainer, batches
+from deixis.train.trainer import Trainer
 
 LN2 = math.log(2)
 SIDE = 416

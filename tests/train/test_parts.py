@@ -9,9 +9,10 @@ from transformers import ResNetConfig, ResNetModel
 
 from deixis.data.loading import TrainingBatch
 from deixis.train import starting
+from deixis.train.batches import batches
 from deixis.train.parts import is_largest, merged, scaled, split_batch
 from deixis.train.recipes import recipe
-from deixis.train.trainer import Trainer, batches, canvas_rules
+from deixis.train.trainer import Trainer, canvas_rules
 
 
 def batch_of(phrases_each, present=None, has_mask=None, things_each=None):

@@ -17,6 +17,7 @@ from deixis.language.tokenizers import WordTokenizer
 from deixis.models.darknet import ThreeScales
 from deixis.models.smcim import SmcimModel
 from deixis.train import trainer
+from deixis.train.batches import batches
 from deixis.train.optimisers import build_optimiser
 from deixis.train.recipes import recipe
 from deixis.train.smcim_objective import (
@@ -333,7 +334,7 @@ def small(monkeypatch):
 
 
 def drawn(made):
-    return next(iter(trainer.batches(start_data(made), made, 0, CanvasRules(16))))
+    return next(iter(batches(start_data(made), made, 0, CanvasRules(16))))
 
 
 def test_objective_when_the_model_is_of_the_family_then_this_one(small):

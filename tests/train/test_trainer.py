@@ -17,8 +17,9 @@ from deixis.language.tokenizers import WordTokenizer
 from deixis.models.decoding import decode, pairwise_iou
 from deixis.models.deixis import DeixisModel
 from deixis.train import starting, trainer
+from deixis.train.batches import Steps, batches
 from deixis.train.recipes import recipe
-from deixis.train.trainer import Trainer, batches, forget_after, log_line, recorded, run, write_whole
+from deixis.train.trainer import Trainer, forget_after, log_line, recorded, run, write_whole
 
 LOSSES = {"heat", "box", "mask", "projection", "exists", "consistency", "words"}
 
@@ -369,7 +370,7 @@ def test_training_when_eight_drawn_scenes_repeat_then_it_learns_them_by_heart(sm
 def test_mixture_when_of_the_recipe_then_steps_go_through_it(small_recipe):
     mixture = starting.start_data(small_recipe)
     assert isinstance(mixture, Mixture)
-    steps = trainer.Steps(mixture, small_recipe, CanvasRules())
+    steps = Steps(mixture, small_recipe, CanvasRules())
     assert steps[3].phrases == steps[3].phrases != steps[4].phrases
 
 
@@ -544,7 +545,7 @@ def test_resume_when_the_words_are_others_then_one_sentence_and_the_run_is_left_
 def test_steps_when_data_brings_its_expressions_then_every_referent_once_an_epoch(phrased):
     source = starting.start_data(phrased)
     assert isinstance(source, Epochs)
-    steps = trainer.Steps(source, phrased, CanvasRules(8, "nearest", 128))
+    steps = Steps(source, phrased, CanvasRules(8, "nearest", 128))
     one, two = steps[0], steps[1]
     assert (len(one.pixels), len(two.pixels), one.masks.shape[1:]) == (3, 1, (8, 8))
     assert len({*one.phrases, *two.phrases}) == 4

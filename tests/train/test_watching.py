@@ -1,8 +1,6 @@
 import dataclasses
 import json
-import signal
 import sys
-import threading
 from types import ModuleType
 
 import numpy as np
@@ -13,9 +11,10 @@ from PIL import Image
 from deixis.data.loading import CanvasRules
 from deixis.drawing import COLOURS
 from deixis.train import starting, trainer
+from deixis.train.batches import Steps, batches
 from deixis.train.curves import curves_of, draw_curves, parse_row, read_rows, smoothed
 from deixis.train.recipes import recipe
-from deixis.train.trainer import Trainer, batches, forget_after, run
+from deixis.train.trainer import Trainer, forget_after, run
 from deixis.train.watching import draw_predictions, grown, open_tensorboard, phrases_by_picture
 
 
@@ -137,7 +136,7 @@ def test_run_when_steps_are_not_finite_then_their_phrases_are_told_and_the_run_g
     run(made, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
-    batch = trainer.Steps(starting.start_data(made), made, CanvasRules(8))[1]
+    batch = Steps(starting.start_data(made), made, CanvasRules(8))[1]
     assert rows[0]["pictures"] == phrases_by_picture(batch)
     assert [len(picture) > 0 for picture in rows[0]["pictures"]] == [True, True]
     told = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
@@ -177,7 +176,7 @@ def test_run_when_an_earlier_one_left_no_state_then_its_log_is_not_gone_on_with(
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1]
 
 
-# what stands beside the bar, and signals
+# what stands beside the bar
 
 
 def test_step_note_when_a_step_is_taken_then_its_loss_and_rate(small_mcn_recipe):
@@ -185,27 +184,6 @@ def test_step_note_when_a_step_is_taken_then_its_loss_and_rate(small_mcn_recipe)
     held.step = 2
     assert trainer.step_note(held, {"loss": 12.34567}) == "loss 12.35, rate 0.0005"
     assert trainer.step_note(held, {"loss": float("nan")}) == "loss nan, rate 0.0005"
-
-
-def test_signals_held_back_when_one_comes_then_it_waits():
-    got = []
-    before = signal.signal(signal.SIGTERM, lambda *_: got.append("SIGTERM"))
-    try:
-        with trainer.signals_held_back():
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
-            assert got == []
-        assert got == ["SIGTERM"]
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_end_after_when_the_parent_is_another_then_the_process_ends_at_once(monkeypatch):
-    parents, ended = iter([7, 7, 1]), []
-    monkeypatch.setattr("os.getppid", lambda: next(parents))
-    monkeypatch.setattr("os._exit", ended.append)
-    monkeypatch.setattr(trainer, "_SECONDS_BETWEEN_LOOKS", 0.0)
-    trainer._end_after(7)
-    assert (ended, list(parents)) == ([1], [])
 
 
 # TensorBoard

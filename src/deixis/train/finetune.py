@@ -5,42 +5,27 @@ from __future__ import annotations
 import copy
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from deixis.data import open_dataset
-from deixis.data.epochs import Epochs
-from deixis.data.loading import Mixture
 from deixis.data.scenes import open_scenes
 from deixis.grounder import Grounder
 from deixis.hub import Checkpoint, load_checkpoint, save_checkpoint
 from deixis.metrics import Tally
 from deixis.models.base import GroundingModel
-from deixis.progress import progress_report
 from deixis.structures import Sample
 from deixis.train.own_data import TRAIN, VALIDATION, canvas_for, write_parts
 from deixis.train.parallel import Group, process_group
 from deixis.train.recipes import Recipe, recipe_of_json
 from deixis.train.starting import in_steps, start_data
 from deixis.train.state import STATE, check_run_folder, clear_leftovers, write_whole
-from deixis.train.trainer import (
-    Steps,
-    Trainer,
-    batches,
-    canvas_rules,
-    check_skipped,
-    notes,
-    recorded,
-    step_note,
-    stop_requests,
-)
-from deixis.train.watching import SHOWN_PICTURES, Watch
+from deixis.train.trainer import Trainer, loop, notes, recorded
+from deixis.train.watching import Watch
 
 Measure = Callable[[Grounder, Sequence[Sample]], Tally]
 """Asks a grounder all samples and counts: the evaluator, which stands beside training and not below it."""
@@ -89,6 +74,7 @@ class Looks:
     kept_samples: Sequence[Sample]
     measure: Measure
     start: Checkpoint
+    patience: int
     done: list[Look] = field(default_factory=list)
 
     def read(self, step: int) -> None:
@@ -97,20 +83,19 @@ class Looks:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         self.done = [one for one in (Look(**json.loads(line)) for line in lines) if one.step <= step]
 
-    def add(self, step: int, model: GroundingModel, recipe: Recipe) -> None:
+    def look(self, step: int, averaged: GroundingModel, recipe: Recipe) -> None:
         """Measure a model, in eval mode, and keep it where it is the best so far."""
         if any(one.step == step for one in self.done):
             return
-        look = self.look(step, model)
+        look = self._measured(step, averaged)
         if not self.done or look.goodness > self.best.goodness:
-            self._save(model, recipe, self.folder / BEST)
+            self._save(averaged, recipe, self.folder / BEST)
         self.done.append(look)
         write_whole(self.folder / LOOKS, "".join(json.dumps(asdict(one)) + "\n" for one in self.done))
         if sys.stderr is not None:
             print(f"training: {told(look)}", file=sys.stderr, flush=True)
 
-    def look(self, step: int, model: GroundingModel) -> Look:
-        """Measure a model without writing anything."""
+    def _measured(self, step: int, model: GroundingModel) -> Look:
         grounder = Grounder(replace(self.start, model=copy.deepcopy(model).cpu()))
         tally = self.measure(grounder, self.samples)
         figures = {name: value for name in _FIGURES if (value := tally.value(name)) is not None}
@@ -125,9 +110,9 @@ class Looks:
         """The first of the best ones."""
         return max(self.done, key=lambda look: look.goodness)
 
-    def waits_too_long(self, patience: int) -> bool:
+    def is_done(self) -> bool:
         """Whether the last ``patience`` looks gave nothing better."""
-        return len(self.done) - 1 - self.done.index(self.best) >= patience
+        return len(self.done) - 1 - self.done.index(self.best) >= self.patience
 
     def finish(self, recipe: Recipe) -> Look:
         """Make the best look's weights the run's checkpoint, mixed with the old ones where too much was lost."""
@@ -137,7 +122,7 @@ class Looks:
             if not self._lost_too_much(final):
                 break
             model = mixed(self.start.model, new, share)
-            final = self.look(self.best.step, model)
+            final = self._measured(self.best.step, model)
         self._save(model, recipe, self.folder / "checkpoint")
         return final
 
@@ -226,7 +211,9 @@ def finetune(
         looks = _looks(recipe, folder, measure, start)
         looks.read(trainer.step)
         with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
-            _loop(trainer, source, watch, looks, minutes)
+            if group.is_first:
+                looks.look(0, start.model, recipe)
+            loop(trainer, source, watch, minutes, looks)
         if group.is_first:
             looks.finish(trainer.recipe)
     return folder / "checkpoint"
@@ -273,57 +260,4 @@ def _looks(recipe: Recipe, folder: Path, measure: Measure, start: Checkpoint) ->
     kept: Sequence[Sample] = ()
     if recipe.rehearsal:
         kept = open_scenes(recipe.flavour or "scenes", "train", KEPT_SCENES, seed=_KEPT_SEED)
-    return Looks(folder, chosen, kept, measure, start)
-
-
-def _loop(trainer: Trainer, source: Mixture | Epochs, watch: Watch, looks: Looks, minutes: float | None) -> None:
-    recipe, group = trainer.recipe, trainer.group
-    rules = canvas_rules(trainer.model, recipe)
-    thawing = [one for one in trainer.model.pretrained_parameters()["image"] if one.requires_grad]
-    begun = time.monotonic()
-    if group.is_first:
-        looks.add(0, looks.start.model, recipe)
-    with progress_report("training") as report, stop_requests() as stop_asked:
-        for batch in batches(source, recipe, trainer.step, rules) if not _is_done(looks, recipe, group) else ():
-            _hold(thawing, trainer.step < recipe.frozen_steps)
-            losses = trainer.train_step(batch)
-            seconds = time.monotonic() - begun
-            watch.losses(trainer.step, seconds, losses)
-            if group.is_first:
-                report(trainer.step, recipe.steps, step_note(trainer, losses))
-            if trainer.skipped:
-                watch.skipped(trainer.step, batch)
-                check_skipped(trainer, watch.folder)
-            stop, late = group.largest([stop_asked(), minutes is not None and seconds > 60 * minutes])
-            looks_now = trainer.step % recipe.check_every == 0 or trainer.step == recipe.steps
-            if stop or late or looks_now or trainer.step % recipe.save_every == 0:
-                _save(trainer, source, watch, looks if looks_now or late else None)
-            if stop:
-                raise KeyboardInterrupt
-            if late or (looks_now and _is_done(looks, recipe, group)):
-                break
-
-
-def _is_done(looks: Looks, recipe: Recipe, group: Group) -> bool:
-    """Whether the first process, which alone looks, waits too long already."""
-    (done,) = group.largest([group.is_first and looks.waits_too_long(recipe.patience)])
-    return bool(done)
-
-
-def _hold(parameters: Sequence[nn.Parameter], held: bool) -> None:
-    """Keep parameters as they are, or let them learn."""
-    for parameter in parameters:
-        parameter.requires_grad_(not held)
-
-
-def _save(trainer: Trainer, source: Mixture | Epochs, watch: Watch, looks: Looks | None) -> None:
-    if not watch.active:
-        return
-    recipe, averaged = trainer.recipe, trainer.averaged_model()
-    watch.sync()
-    if looks is not None:
-        looks.add(trainer.step, averaged, recipe)
-    trainer.save(watch.folder, averaged)
-    rules = canvas_rules(trainer.model, recipe)
-    shown = Steps(source, replace(recipe, images=min(recipe.images, SHOWN_PICTURES)), rules)[0]
-    watch.draw(averaged, trainer.tokenizer, shown)
+    return Looks(folder, chosen, kept, measure, start, recipe.patience)

@@ -7,22 +7,18 @@ import dataclasses
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from deixis.data.epochs import Epochs
 from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
@@ -34,6 +30,7 @@ from deixis.models.mcn import McnModel
 from deixis.models.smcim import SmcimModel
 from deixis.progress import progress_report
 from deixis.structures import Sample
+from deixis.train.batches import STOP_SIGNALS, Steps, batches
 from deixis.train.deixis_objective import DeixisObjective
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.objectives import Objective
@@ -55,26 +52,9 @@ from deixis.train.state import (
 )
 from deixis.train.watching import SHOWN_PICTURES, SKIPPED, Watch, forget_after, log_line
 
-__all__ = ["Steps", "Trainer", "batches", "forget_after", "log_line", "notes", "recorded", "run", "write_whole"]
+__all__ = ["Trainer", "forget_after", "log_line", "notes", "recorded", "run", "write_whole"]
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SECONDS_BETWEEN_LOOKS = 1.0
 _SHOWN_PROBLEMS = 5
-
-
-class Steps(Dataset[TrainingBatch]):
-    """Batch number i for any i: what workers read from."""
-
-    def __init__(self, source: Mixture | Epochs, recipe: Recipe, rules: CanvasRules) -> None:
-        self.source, self.recipe, self.rules = source, recipe, rules
-
-    def __getitem__(self, step: int) -> TrainingBatch:
-        """The batch of that step."""
-        r = self.recipe
-        size = random.Random(r.seed * 1_000_003 + step).choice(r.image_sizes)
-        return self.source.batch(
-            r.seed, step, images=r.images, phrases=r.phrases, size=size, absent=r.absent, rules=self.rules
-        )
 
 
 class Trainer:
@@ -88,6 +68,7 @@ class Trainer:
         self.objective.helper.to(group.device)
         self.optimiser = build_optimiser(self.model, self.objective.helper, recipe)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.thawing = [one for one in self.model.pretrained_parameters()["image"] if one.requires_grad]
         self.step = 0
         self.skipped = 0
         """Steps in a row, up to the last one, that changed nothing."""
@@ -99,6 +80,8 @@ class Trainer:
         """
         set_learning_rate(self.optimiser, self.recipe, self.step)
         self.group.seed(self.recipe.seed, self.step)
+        for parameter in self.thawing if self.recipe.frozen_steps else ():
+            parameter.requires_grad_(self.step >= self.recipe.frozen_steps)
         self.model.train()
         statistics = [buffer.clone() for buffer in self.model.buffers()]  # the forward pass moves those of batch-norm
         self.optimiser.zero_grad(set_to_none=True)
@@ -284,55 +267,6 @@ def check_same_words(tokenizer: PhraseTokenizer, path: Path) -> None:
         )
 
 
-def batches(
-    source: Mixture | Epochs,
-    recipe: Recipe,
-    start: int,
-    rules: CanvasRules = CanvasRules(),  # noqa: B008  it is frozen
-) -> Iterator[TrainingBatch]:
-    """All batches from step ``start`` on."""
-    loader = DataLoader(
-        Steps(source, recipe, rules),
-        batch_size=None,
-        sampler=range(start, recipe.steps),
-        num_workers=recipe.workers,
-        prefetch_factor=4 if recipe.workers else None,
-        generator=torch.Generator(),  # else every start takes a number from the generator that dropout uses
-        worker_init_fn=partial(_begin_worker, parent=os.getpid()),
-    )
-    with signals_held_back():
-        workers = iter(loader)
-    yield from workers
-
-
-@contextmanager
-def signals_held_back() -> Iterator[None]:
-    """Signals to stop wait until the end: one that met a worker before `_begin_worker` did would end it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker(_worker: int, parent: int) -> None:
-    """Let a worker outlast a signal to all processes of a run, as the loop still has to save, but not the run."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-    sys.stderr = sys.__stderr__  # not the progress bar's, of which a fork has the locks and not the thread
-
-
-def _end_after(parent: int) -> None:
-    """End this process when its parent is killed: torch's own way out waits for a batch that nobody fetches."""
-    while os.getppid() == parent:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    os._exit(1)
-
-
 def recorded(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a checkpoint states it: of files only their names, not where they lay."""
     values = dataclasses.asdict(recipe)
@@ -394,16 +328,31 @@ def run(
             for note in [*notes(recipe, trainer.objective.helper), *left_out(source)] if sys.stderr is not None else ():
                 print(f"training: {note}", file=sys.stderr, flush=True)
         with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
-            _loop(trainer, source, watch, minutes)
+            loop(trainer, source, watch, minutes)
     return folder / "checkpoint"
 
 
-def _loop(trainer: Trainer, source: Mixture | Epochs, watch: Watch, minutes: float | None) -> None:
+class Judge(Protocol):
+    """Looks at the averaged weights of some steps, and tells when a run is done before its last step."""
+
+    def look(self, step: int, averaged: GroundingModel, recipe: Recipe) -> None:
+        """Take note of a model in eval mode; once for each step."""
+        ...
+
+    def is_done(self) -> bool:
+        """Whether to stop."""
+        ...
+
+
+def loop(
+    trainer: Trainer, source: Mixture | Epochs, watch: Watch, minutes: float | None, judge: Judge | None = None
+) -> None:
+    """All steps that are left. The judge looks in the first process alone, every ``recipe.check_every`` steps."""
     recipe, group = trainer.recipe, trainer.group
     rules = canvas_rules(trainer.model, recipe)
     begun = time.monotonic()
     with progress_report("training") as report, stop_requests() as stop_asked:
-        for batch in batches(source, recipe, trainer.step, rules):
+        for batch in () if _is_done(judge, group) else batches(source, recipe, trainer.step, rules):
             losses = trainer.train_step(batch)
             seconds = time.monotonic() - begun
             watch.losses(trainer.step, seconds, losses)
@@ -413,12 +362,21 @@ def _loop(trainer: Trainer, source: Mixture | Epochs, watch: Watch, minutes: flo
                 watch.skipped(trainer.step, batch)
                 check_skipped(trainer, watch.folder)
             stop, late = group.largest([stop_asked(), minutes is not None and seconds > 60 * minutes])
-            if stop or late or trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
-                _save(trainer, source, watch, rules)
+            last = trainer.step == recipe.steps
+            judged = judge is not None and (late or last or trainer.step % recipe.check_every == 0)
+            if stop or late or last or judged or trainer.step % recipe.save_every == 0:
+                _save(trainer, source, watch, rules, judge if judged else None)
             if stop:
                 raise KeyboardInterrupt
-            if late:
+            if late or (judged and _is_done(judge, group)):
                 break
+
+
+def _is_done(judge: Judge | None, group: Group) -> bool:
+    if judge is None:
+        return False
+    (done,) = group.largest([group.is_first and judge.is_done()])
+    return bool(done)
 
 
 def step_note(trainer: Trainer, losses: dict[str, float]) -> str:
@@ -427,11 +385,13 @@ def step_note(trainer: Trainer, losses: dict[str, float]) -> str:
     return f"loss {losses['loss']:.4g}, rate {rate:.2g}"
 
 
-def _save(trainer: Trainer, source: Mixture | Epochs, watch: Watch, rules: CanvasRules) -> None:
+def _save(trainer: Trainer, source: Mixture | Epochs, watch: Watch, rules: CanvasRules, judge: Judge | None) -> None:
     if not watch.active:
         return
     recipe, averaged = trainer.recipe, trainer.averaged_model()
     watch.sync()
+    if judge is not None:
+        judge.look(trainer.step, averaged, recipe)
     trainer.save(watch.folder, averaged)
     shown = Steps(source, replace(recipe, images=min(recipe.images, SHOWN_PICTURES)), rules)[0]
     watch.draw(averaged, trainer.tokenizer, shown)
