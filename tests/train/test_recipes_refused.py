@@ -26,6 +26,8 @@ def test_fields_of_phrased_data_when_there_is_none_then_refused(field, value):
         ("mcn", {"validation": "val.jsonl"}, "expected validation to be '' without check_every, got 'val.jsonl'"),
         ("mcn", {"frozen_steps": 5}, "expected frozen_steps to be 0 without start and check_every, got 5"),
         ("mcn", {"patience": 2}, "expected patience to be 4 without check_every, got 2"),
+        ("mcn", {"start": "a", "image_weights": "b"}, "expected image_weights to be left out with start, .*, got 'b'"),
+        ("finetune", {"text_weights": "b"}, "expected text_weights to be left out with start, .*, got 'b'"),
         ("finetune", {"rehearsal": 1.0}, "expected rehearsal below 1, .*, got 1.0"),
         ("finetune", {"rehearsal": 0.5, "epochs": 2}, "expected epochs to be 0 with rehearsal, got 2"),
         ("mcn", {"instances": "photos.json"}, "expected instances to be '' with phrased, got 'photos.json'"),

@@ -123,7 +123,7 @@ def plans(table: Comparison, plan: Plan) -> Iterator[tuple[Part | None, Plan]]:
             yield None, before
             starts = [str(folder_of(before, row, seed) / "checkpoint") for row in before.experiment.rows]
             rows = [
-                replace(row, recipe_fields={**row.recipe_fields, **_tuning(table, plan.budget), "start": start})
+                replace(row, recipe_fields={**row.recipe_fields, **_tuning(table, plan.budget), **_from(start)})
                 for row, start in zip(rows, starts, strict=True)
             ]
         for part in table.parts_of(plan.budget):
@@ -188,6 +188,11 @@ def _rows(table: Comparison, budget: str) -> list[Row]:
 
 def _tuning(table: Comparison, budget: str) -> Mapping[str, object]:
     return table.small_fields if budget == "small" else {}
+
+
+def _from(start: str) -> Mapping[str, object]:
+    """A checkpoint brings its encoders: those named for all rows are for what starts without one."""
+    return {"start": start, "image_weights": "", "text_weights": ""}
 
 
 def any_experiment(table: Comparison, budget: str) -> Experiment:

@@ -73,11 +73,22 @@ def check_recipe(recipe: Recipe) -> None:
             raise ValueError(
                 f"expected {name} to be at least {least!r}{what}, got {getattr(recipe, name)!r}; correct one of them"
             )
+    _check_start(recipe)
     _check_phrased(recipe)
     if not (recipe.instances_share or recipe.partial_share or recipe.scenes_share):
         raise ValueError(
             "expected one of instances_share, partial_share and scenes_share above 0, got 0 for all; raise one"
         )
+
+
+def _check_start(recipe: Recipe) -> None:
+    """Raise ValueError where a checkpoint to start from brings what another field names too."""
+    for name in ("image_weights", "text_weights") if recipe.start else ():
+        if getattr(recipe, name):
+            raise ValueError(
+                f"expected {name} to be left out with start, whose checkpoint brings its own, got "
+                f"{getattr(recipe, name)!r}; leave out one of them"
+            )
 
 
 def _check_phrased(recipe: Recipe) -> None:
