@@ -154,6 +154,13 @@ def test_layered_when_bert_then_the_first_six_layers_of_bert_base_without_pooler
     assert not [name for name, _ in text.named_parameters() if "pooler" in name]
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_layered_when_built_from_sizes_then_it_drops_as_much_as_the_rest_of_the_model(dropout):
+    dropped = [layer.p for layer in layered(dropout=dropout).modules() if isinstance(layer, torch.nn.Dropout)]
+    assert len(dropped) == 1 + 3 * 6  # embeddings; attention and both sums of a layer
+    assert set(dropped) == {dropout}
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "minilm"])
 def test_layered_when_folder_is_named_then_states_after_the_tapped_layers_of_the_whole_model(folders, kind):
     text = layered(text_encoder=str(folders / kind), text_features=(2, 4, 5))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_FEW = 128
+_FEW = 256
 """Queries or keys up to which all scores are small enough to be kept for the way back."""
 
 

@@ -111,12 +111,14 @@ class LayeredText(nn.Module):
                 num_attention_heads=config.text_heads,
                 intermediate_size=4 * config.text_dim,
                 max_position_embeddings=512,
+                hidden_dropout_prob=config.dropout,
+                attention_probs_dropout_prob=config.dropout,
             )
         else:
             sizes = _first_layers(config.text_encoder, config.text_layers, config.text_dim)
             sizes.vocab_size = config.vocab_size
         with in_one_sentence(f"a text encoder that can be built from {shown(config.text_encoder)}"):
-            self.body = AutoModel.from_config(sizes)
+            self.body = AutoModel.from_config(sizes, attn_implementation="eager")  # on CPUs the fastest way back
         _drop_pooler(self.body)
         self.padding_id: int = getattr(sizes, "pad_token_id", None) or 0
 
