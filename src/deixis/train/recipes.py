@@ -216,7 +216,7 @@ def mcn_scenes() -> Recipe:
         partial_share=0.0,
         scenes_share=1.0,
         absent=0.0,
-        steps=2500,
+        steps=2300,
         warmup=100,
         images=8,
         phrases=8,
