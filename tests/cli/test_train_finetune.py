@@ -1,6 +1,9 @@
 """``deixis train finetune`` from the command line to its report, over a very small model."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,6 +74,20 @@ def test_finetune_when_run_then_checkpoint_report_and_the_same_as_text(checkpoin
     again = run("--resume", folder)
     assert again.exit_code == 0, again.output
     assert again.stdout == done.stdout
+
+
+@pytest.mark.slow
+def test_finetune_when_two_processes_share_it_then_both_end_and_one_speaks(data, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "deixis"]
+    command += ["train", "finetune", "--model", "deixis-tiny", "--data", str(data), "--out", str(folder), *QUICK_WORDS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("validation part, percent") for line in lines) == 1
+    assert lines[-1] == str(folder / "checkpoint")
+    assert json.loads((folder / "report" / "b" / "metrics.json").read_text())["n"] == 2
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,14 @@ def test_layered_when_folder_is_named_then_states_after_the_tapped_layers_of_the
     assert text.frozen_parameters() == []
 
 
+@pytest.mark.parametrize("kind", ["", "bert", "roberta", "distilbert"])
+def test_layered_when_words_stay_then_their_vectors_and_nothing_else_of_it(folders, kind):
+    text = layered(train_words=False, **({"text_encoder": str(folders / kind)} if kind else {}))
+    (fixed,) = text.frozen_parameters()
+    assert fixed is text.body.get_input_embeddings().weight
+    assert fixed.shape == (text.body.config.vocab_size, 12)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_layered_when_padding_grows_or_changes_then_real_words_do_not(folders, kind):
     text = layered(text_encoder=str(folders / kind))

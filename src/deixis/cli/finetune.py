@@ -71,11 +71,12 @@ def measure(grounder: Grounder, samples: Sequence[Sample]) -> Tally:
     return evaluate(grounder, samples, baselines=False, absent=False).tally
 
 
-def report_finetune(folder: Path) -> None:
+def report_finetune(folder: Path, *, speaks: bool = True) -> None:
     """Measure the checkpoint before and after on the whole validation part; write RUN/report.html and print it.
 
     Args:
         folder: of a run that is finished.
+        speaks: whether this process writes and prints: of those that torchrun started, which measure together, one.
     """
     from deixis.cli.train import read_recipe
     from deixis.evaluate.compare import compare_command_result
@@ -88,6 +89,8 @@ def report_finetune(folder: Path) -> None:
         report=folder / "report",
         show_progress=True,
     )
+    if not speaks:
+        return
     tell_problems(comparison.problems)
     rows, worst = figure_rows(comparison), _worst(comparison)
     _write_page(folder, comparison, rows, worst)

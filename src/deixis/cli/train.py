@@ -91,8 +91,7 @@ def _train(chosen: Recipe, folder: Path, named: frozenset[str], options: dict[st
     try:
         if chosen.check_every:
             checkpoint = finetune.run_finetune(chosen, folder, named=named, **options)
-            if speaks:
-                finetune.report_finetune(folder)
+            finetune.report_finetune(folder, speaks=speaks)
         else:
             from deixis.train.trainer import run
 

@@ -103,6 +103,7 @@ class LayeredText(nn.Module):
 
         super().__init__()
         self.taps = list(config.text_features)
+        self.train_words = config.train_words
         if config.text_encoder == "bert":
             sizes = BertConfig(
                 vocab_size=config.vocab_size,
@@ -156,8 +157,8 @@ class LayeredText(nn.Module):
         load_exactly(self.body, state, str(source))
 
     def frozen_parameters(self) -> list[nn.Parameter]:
-        """None: the paper trains all of it, at a lower rate."""
-        return []
+        """The word vectors without ``train_words``; else none, as the paper trains all of it, at a lower rate."""
+        return [] if self.train_words else [*self.body.get_input_embeddings().parameters()]
 
 
 def _first_layers(source: str | Path, layers: int, width: int) -> PretrainedConfig:

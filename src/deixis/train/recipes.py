@@ -267,7 +267,7 @@ def smcim_finetune() -> Recipe:
 
 
 def smcim_scenes() -> Recipe:
-    """SMCIM small enough for a CPU, on drawn scenes: half an hour on two cores."""
+    """SMCIM small enough for a CPU, on drawn scenes: three quarters of an hour on two cores."""
     return Recipe(
         model="smcim-tiny",
         model_fields={"image_size": 192, "group_dim": 64},
