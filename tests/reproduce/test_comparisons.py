@@ -88,6 +88,15 @@ def test_plans_when_there_is_a_pre_training_then_the_others_start_from_it(tmp_pa
         assert first.recipe_of(own, 1).epochs == 60
 
 
+def test_plans_when_encoders_are_named_for_all_rows_then_only_what_starts_without_a_checkpoint_takes_them(tmp_path):
+    table = COMPARISONS["smcim-table-2"]
+    named = replace(plan_of(table, "paper", tmp_path), overrides={"image_weights": "resnet", "text_weights": "bert"})
+    (_, before), (_, first), *_ = plans(table, named)
+    assert before.recipe_of(before.experiment.rows[0], 1).text_weights == "bert"
+    tuned = first.recipe_of(first.experiment.rows[0], 1)
+    assert (bool(tuned.start), tuned.image_weights, tuned.text_weights) == (True, "", "")
+
+
 def test_plans_when_of_mcn_then_phrases_of_refcocog_may_be_longer(tmp_path):
     words = {
         part.data["paper"]: plan.recipe_of(plan.experiment.rows[0], 1).model_fields.get("max_tokens", 15)
