@@ -188,7 +188,7 @@ def test_mcn_config_when_anchors_come_from_json_then_pairs_of_floats():
         ("visual_features", ()), ("visual_features", (2, 3)), ("visual_features", (5, 4)), ("visual_features", 5),
         ("visual_features", (3, 3)), ("visual_features", (3.0,)), ("visual_features", "345"), ("visual_features", None),
         ("visual_features", ((3,),)), ("text_features", (0, 2)), ("text_features", (2, 4, 7)),
-        ("text_features", (True,)), ("text_features", {2: 4}), ("mask_padding", 1), ("train_words", "false"),
+        ("text_features", (True,)), ("text_features", {2: 4}), ("mask_padding", 1),
     ],
 )  # fmt: skip
 def test_smcim_config_when_a_value_cannot_be_then_one_sentence_names_field_and_value(field, value):

@@ -239,8 +239,6 @@ class SmcimConfig:
     """Grey of the canvas around the picture, 0 to 255: the mean of the photos that the encoders know."""
     mask_padding: bool = True
     """Whether the convolutions see the picture alone; else they read the grey next to its border too."""
-    train_words: bool = True
-    """Whether the text encoder's word vectors learn, as all of it in the paper."""
 
     def __post_init__(self) -> None:
         choices = {
@@ -265,9 +263,8 @@ class SmcimConfig:
                 raise ValueError(f"expected {one.name} to be a whole number from {least} on, got {value!r}")
         if self.fill > 255:
             raise ValueError(f"expected fill to be a whole number in 0..255, got {self.fill!r}")
-        for name in ("mask_padding", "train_words"):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f"expected {name} to be True or False, got {getattr(self, name)!r}")
+        if type(self.mask_padding) is not bool:
+            raise ValueError(f"expected mask_padding to be True or False, got {self.mask_padding!r}")
         if self.image_size % 32:
             raise ValueError(f"expected image_size to be a positive multiple of 32, got {self.image_size!r}")
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:

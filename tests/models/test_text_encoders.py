@@ -1,5 +1,6 @@
 import json
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -175,15 +176,21 @@ def test_layered_when_folder_is_named_then_states_after_the_tapped_layers_of_the
         torch.testing.assert_close(grain[VALID], states[tap][VALID])
     assert text.body.config.num_hidden_layers == 6
     assert not [name for name, _ in text.named_parameters() if "pooler" in name or "layer.6." in name]
-    assert text.frozen_parameters() == []
 
 
 @pytest.mark.parametrize("kind", ["", "bert", "roberta", "distilbert"])
-def test_layered_when_words_stay_then_their_vectors_and_nothing_else_of_it(folders, kind):
-    text = layered(train_words=False, **({"text_encoder": str(folders / kind)} if kind else {}))
-    (fixed,) = text.frozen_parameters()
-    assert fixed is text.body.get_input_embeddings().weight
-    assert fixed.shape == (text.body.config.vocab_size, 12)
+def test_layered_when_its_lowest_parts_are_asked_for_then_words_and_layers_from_below(folders, kind):
+    text = layered(**({"text_encoder": str(folders / kind)} if kind else {}))
+    names = {id(parameter): name for name, parameter in text.body.named_parameters()}
+    stages = [{names[id(p)] for p in text.lowest_parameters(k)} for k in range(8)]
+    assert stages[0] == set()
+    assert stages[1] == {name for name in names.values() if name.startswith("embeddings.")}
+    for layer, (less, more) in enumerate(pairwise(stages[1:])):
+        assert less < more
+        assert all(f"layer.{layer}." in name for name in more - less)
+    assert stages[7] == set(names.values())
+    with pytest.raises(ValueError, match=r"expected freeze_text in 0\.\.7, word vectors and 6 layers, got 8"):
+        text.lowest_parameters(8)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])

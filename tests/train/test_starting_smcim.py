@@ -103,3 +103,27 @@ def test_start_smcim_when_darknet_tiny_then_a_darknet_folder_fills_it(smcim_reci
     assert loaded == [["net.cfg", "net.weights"]]
     frozen = {id(p) for p in model.encoder.frozen_parameters()}
     assert {id(p) for p in model.parameters() if not p.requires_grad} == frozen
+
+
+@pytest.mark.parametrize(
+    ("stages", "kept"), [(0, ()), (1, ("embeddings.",)), (3, ("embeddings.", "encoder.layer.0.", "encoder.layer.1."))]
+)
+def test_start_smcim_when_text_is_frozen_then_so_much_of_it_from_below_keeps_its_weights(smcim_recipe, stages, kept):
+    model, _ = start_model(dataclasses.replace(smcim_recipe, freeze_text=stages))
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {
+        f"text.body.{name}" for name, _ in model.text.body.named_parameters() if kept and name.startswith(kept)
+    }
+
+
+def test_start_smcim_when_more_text_shall_freeze_than_there_is_then_one_sentence(smcim_recipe):
+    with pytest.raises(ValueError, match=r"expected freeze_text in 0\.\.4, .* got 5; lower it"):
+        start_model(dataclasses.replace(smcim_recipe, freeze_text=5))
+
+
+def test_start_when_text_of_another_family_shall_freeze_then_one_sentence(
+    small_image_encoder, small_fields, bert_folder
+):
+    made = recipe("debug", model="deixis-tiny", model_fields=small_fields, text_weights=str(bert_folder), freeze_text=1)
+    with pytest.raises(ValueError, match="expected freeze_text=0 for the family 'deixis', got 1"):
+        start_model(made)

@@ -308,7 +308,7 @@ class SmcimModel(GroundingModel):
 
     def frozen_parameters(self, *, image_pretrained: bool) -> list[nn.Parameter]:
         """Early filters and batch-norm of a pretrained image encoder; the paper trains all of the text encoder."""
-        return [*(self.encoder.frozen_parameters() if image_pretrained else []), *self.text.frozen_parameters()]
+        return self.encoder.frozen_parameters() if image_pretrained else []
 
     def forward(
         self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,9 @@ class GloveGruEncoder(nn.Module):
         return list(self.vectors.parameters())
 
 
+_LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+
+
 class LayeredText(nn.Module):
     """The first layers of BERT, or of a model like it, tapped after some of them. SMCIM section III-B.
 
@@ -103,7 +107,6 @@ class LayeredText(nn.Module):
 
         super().__init__()
         self.taps = list(config.text_features)
-        self.train_words = config.train_words
         if config.text_encoder == "bert":
             sizes = BertConfig(
                 vocab_size=config.vocab_size,
@@ -156,9 +159,19 @@ class LayeredText(nn.Module):
         state[table] = state[table][: own.vocab_size]
         load_exactly(self.body, state, str(source))
 
-    def frozen_parameters(self) -> list[nn.Parameter]:
-        """The word vectors without ``train_words``; else none, as the paper trains all of it, at a lower rate."""
-        return [] if self.train_words else [*self.body.get_input_embeddings().parameters()]
+    def lowest_parameters(self, stages: int) -> list[nn.Parameter]:
+        """Those of the first ``stages``: what makes vectors of words comes first, then the layers from the bottom up.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        layers = self.body.config.num_hidden_layers
+        if stages > 1 + layers:
+            raise ValueError(
+                f"expected freeze_text in 0..{1 + layers}, word vectors and {layers} layers, got {stages!r}; lower it"
+            )
+        numbers = ((_LAYER.search(name), parameter) for name, parameter in self.body.named_parameters())
+        return [parameter for found, parameter in numbers if (int(found[1]) + 1 if found else 0) < stages]
 
 
 def _first_layers(source: str | Path, layers: int, width: int) -> PretrainedConfig:

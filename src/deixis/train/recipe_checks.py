@@ -22,7 +22,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _LEAST = {
     ("steps", "images", "phrases", "save_every", "accumulate", "keep", "non_finite_limit", "patience"): 1,
-    ("warmup", "workers", "seed", "epochs", "printed_images", "check_every", "frozen_steps"): 0,
+    ("warmup", "workers", "seed", "epochs", "printed_images", "check_every", "frozen_steps", "freeze_text"): 0,
 }
 _CHOICES = {
     "optimiser": ("adamw", "adam"),

@@ -63,9 +63,21 @@ def start_model(recipe: Recipe, samples: Sequence[Sample] = ()) -> tuple[Groundi
             f"expected image_sizes to be ({model.config.image_size},), the one canvas that this model answers on, got "
             f"{recipe.image_sizes!r}; change it or the model's image_size"
         )
-    for parameter in model.frozen_parameters(image_pretrained=recipe.freeze_image and image_pretrained):
+    frozen = model.frozen_parameters(image_pretrained=recipe.freeze_image and image_pretrained)
+    for parameter in [*frozen, *_frozen_text(model, recipe)]:
         parameter.requires_grad_(False)
     return model, tokenizer
+
+
+def _frozen_text(model: GroundingModel, recipe: Recipe) -> list[torch.nn.Parameter]:
+    if not recipe.freeze_text:
+        return []
+    if not isinstance(model, SmcimModel):
+        raise ValueError(
+            f"expected freeze_text=0 for the family {model.config.family!r}, got {recipe.freeze_text!r}: only smcim's "
+            "text encoder learns as a whole; leave it out"
+        )
+    return model.text.lowest_parameters(recipe.freeze_text)
 
 
 def _kept_its_image_encoder(checkpoint: Path) -> bool:
