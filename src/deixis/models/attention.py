@@ -17,15 +17,22 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float
     """`scaled_dot_product_attention` of [B, H, Q, D] and [B, H, M, D], with boolean masks.
 
     On a CPU its backward pass takes more than half of a training step where queries or keys are few, as words are
-    (torch 2.13); there the same is computed step by step.
+    (torch 2.13); there the same is computed step by step. Softmax over the last axis is slow there too where that
+    axis is short (15 words: five times), so few keys stand in the axis before it.
     """
     few = min(q.shape[-2], k.shape[-2]) <= _FEW
     if not (few and q.device.type == "cpu" and torch.is_grad_enabled()):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill_(~mask, -torch.inf)
-    return F.dropout(scores.softmax(-1).to(v.dtype), dropout) @ v
+    q = q * q.shape[-1] ** -0.5
+    if k.shape[-2] >= q.shape[-2]:
+        scores = _hide(q @ k.transpose(-1, -2), mask)
+        return F.dropout(scores.softmax(-1).to(v.dtype), dropout) @ v
+    scores = _hide(k @ q.transpose(-1, -2), None if mask is None else mask.transpose(-1, -2))
+    return F.dropout(scores.softmax(-2).to(v.dtype), dropout).transpose(-1, -2) @ v
+
+
+def _hide(scores: Tensor, mask: Tensor | None) -> Tensor:
+    return scores if mask is None else scores.masked_fill_(~mask, -torch.inf)
 
 
 class Attention(nn.Module):
