@@ -274,12 +274,11 @@ def smcim_scenes() -> Recipe:
         model="smcim-tiny",
         model_fields={"image_size": 192, "group_dim": 64},
         freeze_image=False,  # features trained on photos see through colour and texture
-        freeze_text=4,  # an eighth off each step
         instances_share=0.0,
         partial_share=0.0,
         scenes_share=1.0,
         absent=0.0,
-        steps=1700,
+        steps=1900,
         warmup=100,
         images=8,
         phrases=8,
