@@ -170,11 +170,11 @@ class StillMaxPool(nn.MaxPool2d):
     """Darknet's pool of stride 1, which looks one pixel to the right and below."""
 
     def __init__(self) -> None:
-        super().__init__(2, stride=1, padding=1)
+        super().__init__(2, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[B, C, H, W] to the same shape."""
-        return super().forward(x)[..., 1:, 1:]
+        return F.max_pool2d(x, 2, stride=1, padding=1)[..., 1:, 1:]
 
 
 class DarknetTiny(nn.Module):
