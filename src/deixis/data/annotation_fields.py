@@ -24,6 +24,11 @@ def parse_json(text: str) -> object:
         raise ValueError("nested too deep") from None
 
 
+def has_half_letters(text: str) -> bool:
+    """Whether there are halves of surrogate pairs in it, which JSON can state and UTF-8 cannot."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def shorten(value: object) -> str:
     """``repr(value)``, cut to one readable line."""
     text = repr(value)

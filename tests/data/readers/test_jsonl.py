@@ -52,6 +52,8 @@ def test_read_jsonl_when_lines_are_right_then_samples_come(tmp_path):
         ({"phrase": "dog", "box": None}, "as 'image'"),
         (GOOD | {"phrase": "  "}, "as 'phrase'"),
         (GOOD | {"phrase": 3}, "as 'phrase'"),
+        (GOOD | {"phrase": "dog \ud800"}, "as 'phrase'"),
+        (GOOD | {"id": "\ud800"}, "as 'id'"),
         ({"image": "a.jpg", "phrase": "dog"}, "expected a 'box'"),
         (GOOD | {"box": [1, 2, 3]}, "four finite numbers"),
         (GOOD | {"box": [1, 2, float("inf"), 9]}, "four finite numbers"),

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from deixis.data.annotation_fields import has_half_letters
+
 Key = int | str
 """An id: a whole number, or text."""
 
@@ -154,7 +156,7 @@ def safe_name(value: object) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"expected a file name, got {str(value)[:80]!r}; name the image's file")
     path = Path(value)
-    if path.is_absolute() or ".." in path.parts or any("\ud800" <= letter <= "\udfff" for letter in value):
+    if path.is_absolute() or ".." in path.parts or has_half_letters(value):
         raise ValueError(f"expected a file name below the folder of images, got {value[:80]!r}; correct it")
     return value
 

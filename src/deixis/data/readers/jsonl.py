@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast, overload
 
-from deixis.data.annotation_fields import four_numbers, mask_from_json, parse_json, shorten
+from deixis.data.annotation_fields import four_numbers, has_half_letters, mask_from_json, parse_json, shorten
 from deixis.structures import Sample, check_box
 
 Record = dict[str, object]
@@ -151,7 +151,7 @@ def _sample(record: Record, number: int, folder: Path) -> Sample:
 
 def _text(record: Record, key: str) -> str:
     value = record.get(key)
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    if not isinstance(value, str) or not value.strip() or "\0" in value or has_half_letters(value):
         raise ValueError(f"expected words as {key!r}, got {shorten(value)}; add them")
     return value
 
@@ -161,7 +161,7 @@ def _name(record: Record, key: str) -> str | None:
     value = record.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int) or has_half_letters(str(value)):
         raise ValueError(f"expected text or a whole number as {key!r}, got {shorten(value)}; correct it")
     return str(value)
 

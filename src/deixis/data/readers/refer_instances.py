@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from deixis.data.annotation_fields import four_numbers, stated_hw
+from deixis.data.annotation_fields import four_numbers, has_half_letters, stated_hw
 from deixis.data.readers.image_folders import Key
 from deixis.data.readers.packed_masks import PackedMask, pack_mask, pack_polygons, unpack_mask
 from deixis.structures import BoxXyxy, Instance
@@ -202,7 +202,7 @@ def read_name(record: Record, name: str) -> str:
 def read_words(record: Record, name: str) -> str:
     """The text that a record states as ``name``; ValueError where it has no words or cannot be written as UTF-8."""
     value = record.get(name)
-    if not isinstance(value, str) or not value.strip() or any("\ud800" <= letter <= "\udfff" for letter in value):
+    if not isinstance(value, str) or not value.strip() or has_half_letters(value):
         raise ValueError(f"expected words as {name!r}, got {reprlib.repr(value)}; add them or drop it")
     return value
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.data.annotation_fields import shorten
+from deixis.data.annotation_fields import has_half_letters, shorten
 from deixis.data.readers.image_folders import Key, Layout, find_layout
 from deixis.data.readers.mask_arrays import read_mask_array
 from deixis.data.readers.packed_masks import PackedMask, unpack_mask
@@ -210,6 +210,6 @@ class SampleTable(Sequence[Sample]):
 
 def check_phrase(phrase: object) -> str:
     """Text with words that can be written as UTF-8; ValueError for others."""
-    if not isinstance(phrase, str) or not phrase.strip() or any("\ud800" <= letter <= "\udfff" for letter in phrase):
+    if not isinstance(phrase, str) or not phrase.strip() or has_half_letters(phrase):
         raise ValueError(f"expected a phrase with words, got {shorten(phrase)}; write one or drop it")
     return phrase
