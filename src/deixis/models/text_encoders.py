@@ -16,6 +16,9 @@ from deixis.models.foreign import in_one_sentence, load_exactly, read_transforme
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+_LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+"""The number of a layer in the name of a parameter of a BERT-like model; what has none makes vectors of words."""
+
 
 class BertEncoder(nn.Module):
     """A BERT body tapped after every third of its layers; SMCIM section III-B taps 2, 4, 6."""
@@ -84,9 +87,6 @@ class GloveGruEncoder(nn.Module):
     def frozen_parameters(self) -> list[nn.Parameter]:
         """The word vectors."""
         return list(self.vectors.parameters())
-
-
-_LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 
 
 class LayeredText(nn.Module):
