@@ -51,7 +51,7 @@ _MCN: dict[str, Any] = {
 _SMCIM: dict[str, Any] = {
     "recipes": {"small": "smcim-scenes", "paper": "smcim"},
     "data": {"small": "scenes:val", "paper": "refcocog-google:val"},
-    "recipe_fields": {"small": {"steps": 400, "freeze_text": 4}, "paper": {"phrased": "refcocog-google:train"}},
+    "recipe_fields": {"small": {"steps": 400, "phrases": 8}, "paper": {"phrased": "refcocog-google:train"}},
 }
 
 MCN_TABLE_2 = Experiment(
