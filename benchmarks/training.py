@@ -2,12 +2,13 @@
 
 python benchmarks/training.py [PRESET ...] [--batch 8] [--steps 6] [--size SIDE] [--FIELD VALUE ...]
 
-Deixis trains as `deixis train` does with its defaults: bfloat16, channels last, a fused optimiser, packed pictures from
-a process beside it, averaged weights, checks of every step. Plain is the same model as one writes it: float32 eager,
-tensors laid out as torch makes them, torch's own attention and optimiser, JPEGs decoded between the steps, nothing
-else. Each has a process of its own; they take turns step by step in one run, and whoever waits is stopped, so that no
-loading goes on in the other's time. Figures are medians of wall time over the steps after the first; memory is the
-largest of a process (on a GPU, of its tensors); waiting is the share of a step that passes until its batch is there.
+Deixis trains as `deixis train` does with a recipe's defaults (those of the papers' own recipes are float32 and average
+nothing): bfloat16, channels last, a fused optimiser, packed pictures from a process beside it, averaged weights, checks
+of every step. Plain is the same model as one writes it: float32 eager, tensors laid out as torch makes them, torch's
+own attention and optimiser, JPEGs decoded between the steps, nothing else. Each has a process of its own; they take
+turns step by step in one run, and whoever waits is stopped, so that no loading goes on in the other's time. Figures are
+medians of wall time over the steps after the first; memory is the largest of a process (on a GPU, of its tensors);
+waiting is the share of a step that passes until its batch is there.
 
 Weights are random, and so are the sizes of what they compute: speed does not depend on them. FIELDs are those of a
 recipe, such as --compile true, and hold for Deixis alone.

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from deixis.cli import app
 from deixis.cli.train import read_recipe
-from deixis.config import PRESETS, preset
+from deixis.config import PRESETS, has_word_pieces, preset
 from deixis.data import default_split, parse_dataset_spec
 from deixis.hub import load_checkpoint, save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
@@ -89,7 +89,8 @@ def test_table_when_a_command_is_shown_then_its_recipe_can_be_made_and_its_data_
     (tmp_path / "recipe.json").write_text(done.stdout)
     made = read_recipe(tmp_path)
     if not made.start:
-        preset(made.model, **made.model_fields)
+        config = preset(made.model, **made.model_fields)
+        assert made.text_weights or made.rehearsal or not has_word_pieces(config), "a BERT folder must be named"
     if made.phrased:
         name, split = parse_dataset_spec(made.phrased)
         assert name == "my.jsonl" or (default_split(name) and split == "train")

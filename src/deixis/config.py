@@ -217,7 +217,7 @@ class SmcimConfig:
     text_features: tuple[int, ...] = (2, 4, 6)
     """Layers of the text encoder after which its features are taken: one group each. Table III."""
     projection: str = "conv3x3"
-    """Stages to C_0 channels at stride 16: ``conv1x1``, or ``conv3x3`` with a 3x3 convolution after the resizing."""
+    """Stages to C_0 channels at stride 16: ``conv1x1``, or ``conv3x3`` with a 3x3 convolution at the end of each."""
     group_dim: int = 256
     """C_0, the width of grouping."""
     group_heads: int = 8

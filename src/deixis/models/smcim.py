@@ -57,9 +57,9 @@ class VisualFeatures(nn.Module):
 
     The paper says "transformed to H x W x C_0 by down-sampling or up-sampling". ``conv1x1`` is the least that does
     it: a 1x1 convolution, then the mean of 2x2 cells at stride 8 and bilinear growth at stride 32. Table V asks for
-    more: with it the model has 145.2M parameters and 105.7G operations, 1.4 % and 4.6 % below what is printed.
+    more: with it the model has 145.2M parameters and 105.8G operations, 1.4 % and 4.5 % below what is printed.
     ``conv3x3`` ends each path with a 3x3 convolution, as feature pyramids do, which at stride 8 is what halves the
-    side: 146.9M and 109.3G, 0.2 % and 1.3 % below. The rest that was weighed is in docs/papers.md.
+    side: 146.9M and 109.4G, 0.2 % and 1.3 % below. The rest that was weighed is in docs/papers.md.
     """
 
     def __init__(self, config: SmcimConfig, channels: tuple[int, int, int]) -> None:

@@ -27,9 +27,8 @@ class Recipe:
     freeze_image: bool = True
     """Whether the part of a pretrained image encoder that the family's paper keeps fixed stays so."""
     text_weights: str = ""
-    """Folder of a BERT checkpoint with tokenizer.json; or the packaged GloVe table's folder or a GloVe text file.
-
-    Empty: from scratch.
+    """Folder of a BERT checkpoint with tokenizer.json, which models of word pieces need; or the packaged GloVe table's
+    folder or a GloVe text file, or none: from scratch.
     """
     freeze_text: int = 0
     """How much of SMCIM's text encoder keeps its weights, from below: 1 word vectors, 1 + k also the first k layers."""
@@ -286,7 +285,7 @@ def smcim_scenes() -> Recipe:
         image_sizes=(192,),
         lr=1e-3,
         pretrained_lr=3e-4,
-        sigma_lr=2e-3,  # so that sigma may go about 1.3, as on the paper's data: 1.2 (ReferIt) to 2.6 (RefCOCO)
+        sigma_lr=2e-3,  # so that sigma may go as far as on the paper's data: 1.2 (ReferIt) to 2.6 (RefCOCO)
         l1_weight=5.0,
         giou_weight=2.0,
         words_weight=5.0,
