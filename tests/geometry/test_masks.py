@@ -141,8 +141,8 @@ def test_encode_rle_when_no_pixels_then_value_error():
         encode_rle(np.zeros((0, 3), dtype=bool))
 
 
-def test_rasterize_polygons_when_rectangle_then_pixel_centres_decide():
-    # centres at 0.5, 1.5 ... : x from 1 to 3.4 holds columns 1 and 2; y from 0.6 to 2.6 holds rows 1 and 2
+def test_rasterize_polygons_when_rectangle_then_centres_in_fifths_of_a_pixel_decide():
+    # in fifths x goes from 5 to 17 and y from 3 to 13; a centre's fifth is 2 + 5 k: columns 1, 2 and rows 1, 2
     mask = rasterize_polygons([[1, 0.6, 3.4, 0.6, 3.4, 2.6, 1, 2.6]], (4, 5))
     expected = np.zeros((4, 5), dtype=bool)
     expected[1:3, 1:3] = True
@@ -150,10 +150,11 @@ def test_rasterize_polygons_when_rectangle_then_pixel_centres_decide():
 
 
 def test_rasterize_polygons_when_triangle_then_worked_by_hand():
-    # (0,0) (4,0) (0,4): a centre (x, y) is inside where x + y < 4
-    mask = rasterize_polygons([[0, 0, 4.01, 0, 0, 4.01]], (4, 4))
-    np.testing.assert_array_equal(mask.sum(axis=1), [4, 3, 2, 1])
-    assert mask[3, 0]
+    # (0,0) (4,0) (0,4), in fifths 20: between x = 5 k + 2 and 5 k + 3 the long side lies at y = 17 - 5 k, above the
+    # centre's fifth 5 r + 2 of the rows r from 3 - k on; so column k holds the rows before
+    mask = rasterize_polygons([[0, 0, 4, 0, 0, 4]], (4, 4))
+    np.testing.assert_array_equal(mask.sum(axis=1), [3, 2, 1, 0])
+    np.testing.assert_array_equal(mask.sum(axis=0), [3, 2, 1, 0])
 
 
 def test_rasterize_polygons_when_two_overlap_then_union():
@@ -172,20 +173,30 @@ def test_rasterize_polygons_when_none_then_empty():
     assert not rasterize_polygons([], (3, 4)).any()
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 100_000), st.integers(5, 40))
-def test_rasterize_polygons_when_typical_then_close_to_pycocotools(seed, num_points):
-    rng = np.random.default_rng(seed)
-    angles = np.sort(rng.random(num_points)) * 2 * math.pi
-    radius = rng.uniform(25, 60, num_points)
-    points = np.stack([100 + radius * np.cos(angles), 80 + radius * np.sin(angles)], axis=1).round(2)
-    polygon = points.ravel().tolist()
-    ours = rasterize_polygons([polygon], (160, 200))
-    theirs = coco.decode(coco.merge(coco.frPyObjects([polygon], 160, 200))).astype(bool)
-    # pycocotools paints border pixels a little more generously: at most a rim of the outline's length
-    assert np.count_nonzero(ours ^ theirs) <= 0.5 * np.abs(np.diff(np.vstack([points, points[:1]]), axis=0)).sum()
-    if ours.sum() > 4000:
-        assert mask_iou(ours, theirs) > 0.97
+POINTS = st.one_of(
+    st.floats(-30, 90), st.integers(-30, 90).map(float), st.floats(0, 60).map(lambda value: round(value, 1))
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(POINTS, POINTS), min_size=3, max_size=20), min_size=1, max_size=3),
+    st.integers(1, 60),
+    st.integers(1, 60),
+)
+def test_rasterize_polygons_when_of_any_points_then_pixel_for_pixel_as_pycocotools(polygons, height, width):
+    flat = [[value for point in polygon for value in point] for polygon in polygons]
+    theirs = coco.decode(coco.merge(coco.frPyObjects(flat, height, width))).astype(bool)
+    np.testing.assert_array_equal(rasterize_polygons(flat, (height, width)), theirs)
+
+
+def test_rasterize_polygons_when_the_border_is_drawn_in_parts_then_nothing_is_lost(monkeypatch):
+    star = [
+        50 + 40 * math.cos(2.4 * k) if axis == 0 else 50 + 40 * math.sin(2.4 * k) for k in range(9) for axis in (0, 1)
+    ]
+    whole = rasterize_polygons([star], (100, 100))
+    monkeypatch.setattr("deixis.geometry.masks._BORDER_AT_ONCE", 100)
+    np.testing.assert_array_equal(rasterize_polygons([star], (100, 100)), whole)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +221,9 @@ def test_rasterize_polygons_when_malformed_then_value_error(polygon):
         rasterize_polygons([polygon], (10, 10))
 
 
-def test_rasterize_polygons_when_crossings_would_fill_memory_then_value_error():
+def test_rasterize_polygons_when_the_border_is_endless_then_value_error():
     zigzag = np.tile([0, -10, 5, 1e6], 200).tolist()
-    with pytest.raises(ValueError, match="crossings"):
+    with pytest.raises(ValueError, match="border"):
         rasterize_polygons([zigzag], (1_000_000, 10))
 
 

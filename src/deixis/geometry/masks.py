@@ -5,7 +5,7 @@ The run-length codec writes the bytes that pycocotools writes and needs no compi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,11 @@ from deixis.structures import BoxXyxy, Mask, Rle
 BoolMask = NDArray[np.bool_]
 
 _MAX_COORDINATE = 1e6
-_MAX_CROSSINGS = 20_000_000
+_FINE = 5
+"""COCO draws borders on a grid of fifths of a pixel."""
+_MAX_BORDER = 100_000_000
+_BORDER_AT_ONCE = 1_000_000
+"""Steps on that grid."""
 
 
 def encode_rle(mask: BoolMask) -> Rle:
@@ -52,7 +56,8 @@ def decode_rle(rle: Rle | Mapping[str, object]) -> BoolMask:
 def rasterize_polygons(polygons: Sequence[Sequence[float]], hw: tuple[int, int]) -> BoolMask:
     """Return the union of polygons as a mask: bool [H, W].
 
-    A pixel belongs to a polygon when its centre, (column + 0.5, row + 0.5), lies inside it by the even-odd rule.
+    By COCO's rule, pixel for pixel what pycocotools draws: corners are rounded to fifths of a pixel and joined by
+    digital lines; a pixel belongs to the polygon when an odd number of them pass above its centre's fifth.
 
     Args:
         polygons: each [x, y, x, y, ...] in pixels, closed by itself; parts outside the image are cut off.
@@ -133,29 +138,48 @@ def _points(polygon: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _fill(mask: BoolMask, points: NDArray[np.float64]) -> None:
-    """Set the pixels of one polygon, points [n, 2], in ``mask``, by counting edge crossings along each row."""
+    """Set the pixels of one polygon, points [n, 2], in ``mask``, by counting border crossings down each column."""
     height, width = mask.shape
-    swap = points[:, 1] > np.roll(points[:, 1], -1)
-    upper = np.where(swap[:, None], np.roll(points, -1, axis=0), points)  # equal edges give equal crossings
-    lower = np.where(swap[:, None], points, np.roll(points, -1, axis=0))
-    first = np.clip(np.ceil(upper[:, 1] - 0.5), 0, height).astype(np.int64)  # rows whose centre line the edge meets
-    stop = np.clip(np.ceil(lower[:, 1] - 0.5), 0, height).astype(np.int64)
-    num_rows = stop - first
-    total = int(num_rows.sum())
-    if total == 0:
+    columns, rows = [], []
+    for x, y in _walk_border((points * _FINE + 0.5).astype(np.int64)):
+        left, top = np.minimum(x[1:], x[:-1]), np.minimum(y[1:], y[:-1])
+        column, offset = np.divmod(left, _FINE)
+        crossed = (x[1:] != x[:-1]) & (offset == _FINE // 2) & (column >= 0) & (column < width)
+        columns.append(column[crossed])
+        rows.append(np.clip((top[crossed] + _FINE // 2) // _FINE, 0, height))
+    column, row = np.concatenate(columns), np.concatenate(rows)
+    if column.size == 0:
         return
-    if total > _MAX_CROSSINGS:
-        raise ValueError(f"expected a polygon with fewer crossings than {_MAX_CROSSINGS}, got {total}; simplify it")
-    edge = np.repeat(np.arange(len(points)), num_rows)
-    row = np.arange(total) - np.repeat(np.cumsum(num_rows) - num_rows, num_rows) + first[edge]
-    slope = (lower[:, 0] - upper[:, 0])[edge] / (lower[:, 1] - upper[:, 1])[edge]
-    x = upper[edge, 0] + (row + 0.5 - upper[edge, 1]) * slope
-    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    top, left, right = int(row.min()), int(column.min()), int(column.max())
-    shape = (int(row.max()) - top + 1, right - left + 1)
-    crossings = np.bincount((row - top) * shape[1] + column - left, minlength=shape[0] * shape[1]).reshape(shape)
+    left, right = int(column.min()), int(column.max()) + 1
+    shape = (right - left, height + 1)
+    crossings = np.bincount((column - left) * shape[1] + row, minlength=shape[0] * shape[1]).reshape(shape)
     inside = np.bitwise_xor.accumulate((crossings & 1).astype(np.bool_), axis=1)
-    mask[top : top + shape[0], left:right] |= inside[:, :-1]
+    mask[:, left:right] |= inside[:, :-1].T
+
+
+def _walk_border(corners: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield x and y of every point on the digital lines between corners [n, 2], some edges at a time."""
+    ends = np.roll(corners, -1, axis=0)
+    length = np.abs(ends - corners).max(axis=1)
+    corners, ends, length = corners[length > 0], ends[length > 0], length[length > 0]
+    if (total := int(length.sum())) > _MAX_BORDER:
+        most = _MAX_BORDER // _FINE
+        raise ValueError(
+            f"expected a polygon with a border of at most {most} pixels, got {total // _FINE}; simplify it"
+        )
+    steep = np.abs(ends - corners).argmax(axis=1) == 1  # of equal run and rise the run leads
+    lead, side = np.where(steep, 1, 0), np.where(steep, 0, 1)
+    edges = np.arange(len(corners))
+    turned = corners[edges, lead] > ends[edges, lead]  # a line has the same points from either end
+    begin, end = np.where(turned[:, None], ends, corners), np.where(turned[:, None], corners, ends)
+    slope = (end - begin)[edges, side] / np.maximum(length, 1)
+    for part in np.split(edges, np.flatnonzero(np.diff(np.cumsum(length) // _BORDER_AT_ONCE)) + 1):
+        edge = np.repeat(part, length[part] + 1)
+        step = np.arange(edge.size) - np.repeat(np.cumsum(length[part] + 1) - length[part] - 1, length[part] + 1)
+        step = np.where(turned[edge], length[edge] - step, step)
+        along = begin[edge, lead[edge]] + step
+        across = (begin[edge, side[edge]] + slope[edge] * step + 0.5).astype(np.int64)
+        yield np.where(steep[edge], across, along), np.where(steep[edge], along, across)
 
 
 def _trace_rings(mask: BoolMask) -> list[NDArray[np.int64]]:
