@@ -159,7 +159,8 @@ def test_ground_when_model_gives_boxes_only_then_mask_is_null_and_the_overlay_dr
     source = write_lines(tmp_path / "in.jsonl", {"image": "photo.png", "phrase": "dog"})
     batched = run("ground", "--batch", source, "--out", tmp_path / "out.jsonl", "--model", folder)
     assert batched.exit_code == 0, batched.output
-    assert {**read_lines(tmp_path / "out.jsonl")[0], "ms": 0, "image": ""} == {**rows[0], "ms": 0, "image": ""}
+    batched_row = read_lines(tmp_path / "out.jsonl")[0]
+    assert {**batched_row, "ms": 0, "image": ""} == {"line": 1, **rows[0], "ms": 0, "image": ""}
 
 
 # A user's mistakes: one sentence and status 1
@@ -218,6 +219,12 @@ def test_ground_when_picture_cannot_be_written_then_one_sentence(checkpoint, pho
     result = run("ground", photo, "dog", "--model", checkpoint, option, tmp_path / name)
     assert_one_sentence(result, word)
     assert not result.stdout
+
+
+def test_ground_when_the_overlay_is_the_photo_then_refused_and_the_photo_kept(checkpoint, photo):
+    before = photo.read_bytes()
+    assert_one_sentence(run("ground", photo, "dog", "--model", checkpoint, "--overlay", photo), "which is read")
+    assert photo.read_bytes() == before
 
 
 def test_ground_when_debug_then_the_error_itself_comes_through(checkpoint, tmp_path):
@@ -383,8 +390,8 @@ def test_batch_when_line_is_good_then_it_equals_the_single_command(checkpoint, p
     run("ground", "--batch", source, "--out", tmp_path / "out.jsonl", "--model", checkpoint)
     single = run("ground", photo, "dog", "left cat", "--json", "--model", checkpoint)
     expected = [json.loads(line) for line in single.stdout.splitlines()]
-    for row, other in zip(read_lines(tmp_path / "out.jsonl"), expected, strict=True):
-        assert {**row, "ms": 0} == {**other, "ms": 0}
+    for number, (row, other) in enumerate(zip(read_lines(tmp_path / "out.jsonl"), expected, strict=True), start=1):
+        assert {**row, "ms": 0} == {"line": number, **other, "ms": 0}
 
 
 def test_batch_when_neighbours_share_an_image_then_it_is_looked_at_once(checkpoint, photo, tmp_path, monkeypatch):

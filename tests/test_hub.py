@@ -210,6 +210,11 @@ def test_find_when_nothing_is_there_then_it_names_what_it_looked_at(tmp_path):
     assert_one_sentence(caught, tmp_path / "none", "hf-hub:", *list_bundled())
 
 
+def test_find_when_a_bundled_name_is_misspelt_then_it_is_offered():
+    with pytest.raises(FileNotFoundError, match="got 'deixis-tinny'; perhaps 'deixis-tiny' is meant"):
+        find_checkpoint("deixis-tinny")
+
+
 def test_find_when_hub_name_then_only_the_checkpoints_own_files_are_asked_for(monkeypatch, tmp_path):
     asked = {}
 

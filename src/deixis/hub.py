@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -57,9 +58,11 @@ def find_checkpoint(model: str | Path) -> Path:
     for folder in (BUNDLED / text, Path(text)):
         if (folder / "config.json").is_file():
             return folder
+    near = difflib.get_close_matches(text, list_bundled(), n=1)
+    hint = f"perhaps {near[0]!r} is meant" if near else "check the name"
     raise FileNotFoundError(
         f"expected a bundled model ({', '.join(list_bundled()) or 'none here'}), a folder with config.json, "
-        f"or 'hf-hub:org/repo', got {text!r}"
+        f"or 'hf-hub:org/repo', got {text!r}; {hint}"
     )
 
 

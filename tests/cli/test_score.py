@@ -53,7 +53,7 @@ def test_score_when_boxes_are_declared_then_read_so(files):
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(b"", "empty"), (b"\xff\xfe\x00", "ids"), (b"[1, 2]", "ids"), (b'{"id": 9, "box": null}', "ids")],
+    [(b"", "empty"), (b"\xff\xfe\x00", "UTF-8"), (b"[1, 2]", "one object a line"), (b'{"id": 9, "box": null}', "ids")],
 )
 def test_score_when_the_file_is_of_no_use_then_one_sentence_and_status_1(files, content, word):
     (files / "answers.jsonl").write_bytes(content)
@@ -63,6 +63,15 @@ def test_score_when_the_file_is_of_no_use_then_one_sentence_and_status_1(files, 
     assert len(done.stderr.strip().splitlines()) == 1
     assert word in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_score_when_out_is_one_of_the_inputs_then_refused_and_kept(files):
+    for name in ("answers.jsonl", "data.jsonl"):
+        before = (files / name).read_bytes()
+        done = run(files / "answers.jsonl", files / "data.jsonl", "--out", files / name)
+        assert done.exit_code == 1
+        assert "which is read" in done.stderr
+        assert (files / name).read_bytes() == before
 
 
 def test_score_when_files_are_not_there_then_one_sentence(files):

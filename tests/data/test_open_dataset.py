@@ -148,6 +148,8 @@ def test_open_dataset_when_unknown_then_what_works_is_told():
         open_dataset("cats")
     with pytest.raises(ValueError, match="got 'refcocoo'; perhaps 'refcoco' is meant"):
         open_dataset("refcocoo")
+    with pytest.raises(ValueError, match="perhaps 'refcocog-umd' or 'refcocog-google' is meant"):
+        open_dataset("refcocog")
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "none.json"])

@@ -166,7 +166,7 @@ def test_score_when_boxes_are_declared_then_every_form_is_the_same_box(score, fo
 
 def test_score_when_boxes_are_declared_wrongly_then_hinted(score):
     samples = [sample("1")]
-    (hint,) = score(samples, [{"id": "1", "box": [0.1, 0.1, 0.35, 0.6]}]).hints
+    (hint,) = score(samples, [{"id": "1", "box": [0.1, 0.1, 0.35, 1.002]}]).hints
     assert "normalised" in hint
     (hint,) = score(samples, [{"id": "1", "box": [30, 12, 5, 5]}]).hints
     assert "no area" in hint
@@ -195,7 +195,7 @@ def test_score_when_a_link_leads_out_of_the_folder_then_refused(score, tmp_path_
     outside = tmp_path_factory.mktemp("outside") / "mask.png"
     Image.fromarray(filled(BOX)).save(outside)
     (tmp_path / "link.png").symlink_to(outside)
-    result = score([sample("1")], [{"id": 1, "box": list(BOX), "mask": "link.png"}])
+    result = score([sample("1"), sample("2")], [{"id": 1, "box": BOX, "mask": "link.png"}, {"id": 2, "box": BOX}])
     assert result.counts.unusable == 1
     assert "folder" in result.problems[0]
 
@@ -344,7 +344,53 @@ def test_score_when_the_size_is_needed_and_not_known_then_told(score):
     assert result.counts.left_out == 1
     assert "image" in result.problems[0]
     normal = score([lost, sample("2")], [{"id": 1, "box": [0, 0, 1, 1]}], form=BoxForm(units="normalised"))
-    assert normal.counts.unusable == 1
+    assert normal.counts.left_out == 1
+    assert normal.tally.n == 1  # an image that is not there is not the model's fault
+
+
+def test_score_when_the_data_have_no_masks_then_those_of_answers_are_checked_but_give_no_figure(score):
+    samples = [sample("1", mask=None), sample("2", box=None), sample("3", mask=None)]
+    lines = [
+        {"id": 1, "box": list(BOX), "mask": encode_rle(np.ones(HW, dtype=bool))},
+        {"id": 2, "box": None},
+        {"id": 3, "box": list(BOX), "mask": {"size": [7, 7], "counts": "zz"}},
+    ]
+    result = score(samples, lines)
+    assert result.tally.value("rec.acc@0.5") == 0.5
+    assert result.tally.value("generalised.giou") is result.tally.value("res.miou") is None
+    assert result.tally.value("no_target_accuracy") == 1.0
+    assert "[7, 7]" in result.problems[0]
+    assert "no masks" in result.hints[0]
+
+
+def test_score_when_nothing_can_be_used_then_error_with_the_keys_that_came(score):
+    with pytest.raises(ValueError, match="'bbox'"):
+        score([sample("1")], [{"id": 1, "bbox": list(BOX)}])
+
+
+@pytest.mark.parametrize("again", [{"box": [4.0, 2.0, 14.0, 12.0]}, {"box": list(BOX), "found": True, "score": 0.5}])
+def test_score_when_an_answer_comes_again_in_other_letters_then_counted_once(score, again):
+    result = score([sample("1")], [{"id": 1, "box": list(BOX)}, {"id": "1", **again}])
+    assert (result.counts.doubled, result.counts.conflicting) == (1, 0)
+    assert result.tally.value("rec.acc@0.5") == 1.0
+
+
+def test_score_when_a_line_names_a_key_twice_then_refused(score):
+    lines = [{"id": 2, "box": list(BOX)}, '{"id": 1, "box": [4, 2, 14, 12], "box": null}']
+    result = score([sample("1"), sample("2")], lines)
+    assert result.counts.unreadable == 1
+    assert "'box' twice" in result.problems[0]
+
+
+def test_score_when_a_line_has_its_number_for_an_id_then_it_counts(score):
+    assert score([sample("1")], [{"line": 1, "box": list(BOX)}]).tally.value("rec.acc@0.5") == 1.0
+
+
+def test_score_when_records_of_the_data_are_left_out_then_counted(score):
+    broken = sample("2", box=(100.0, 100.0, 120.0, 120.0), mask=None)
+    result = score([sample("1"), broken], [{"id": 1, "box": list(BOX)}])
+    assert result.counts.data_problems == 1
+    assert "1 problems of the data set" in format_score(result)
 
 
 def test_score_command_result_when_run_on_files_then_same_as_in_memory(tmp_path):

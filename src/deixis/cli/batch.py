@@ -53,7 +53,7 @@ def run_batch(source: Path, out: Path, *, model: str, precision: str, overlays: 
             f"expected a JSONL file for --batch, got {'a folder' if source.is_dir() else 'nothing'} at "
             f"{str(source)!r}; check the path"
         )
-    check_writable(out)
+    check_writable(out, inputs=[source])
     if overlays is not None:
         overlays.mkdir(parents=True, exist_ok=True)
     from deixis import grounder
@@ -159,7 +159,8 @@ def _error_row(request: Request, error: str) -> dict[str, Any]:
 
 
 def _with_id(request: Request) -> dict[str, Any]:
-    return {"id": request.id} if request.has_id else {}
+    """Without an id the line says which one it is, as `deixis score` counts data without ids."""
+    return {"id": request.id} if request.has_id else {"line": request.line}
 
 
 def _count_lines(lines: IO[bytes]) -> int | None:

@@ -41,7 +41,7 @@ def phrases(
     ] = None,
 ) -> None:
     """Write unambiguous phrases for every instance that can be told apart."""
-    check_writable(out)
+    check_writable(out, inputs=[instances])
     from deixis.data.phrase_file import write_phrase_file
     from deixis.progress import progress_report
 

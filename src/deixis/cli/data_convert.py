@@ -29,16 +29,16 @@ def convert(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.  [default: all]")] = None,
 ) -> None:
     """Write a data set in another form, and list what that form cannot hold."""
-    check_writable(out / "instances.json" if to == "refer" and out.is_dir() else out)
     from deixis.data import open_dataset, parse_dataset_spec
     from deixis.data.convert import FORMS, SUFFIXES
     from deixis.data.convert import convert as convert_samples
     from deixis.progress import progress_report
 
+    name, split = parse_dataset_spec(dataset)
+    check_writable(out / "instances.json" if to == "refer" and out.is_dir() else out, inputs=[name])
     form = to or SUFFIXES.get(out.suffix.lower())
     if form is None:
         raise ValueError(f"expected --to out of {', '.join(FORMS)} for {str(out)!r}, got none; add it")
-    name, split = parse_dataset_spec(dataset)
     samples = open_dataset(name, split=split, root=root, limit=limit)
     if limit is not None and len(samples) > limit:
         samples = samples[:limit]

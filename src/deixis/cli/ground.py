@@ -76,7 +76,7 @@ def ground(
         raise typer.BadParameter("--out and --overlays go with --batch")
     if image is None or not phrases:
         raise typer.BadParameter("expected IMAGE and at least one PHRASE, or --batch IN.jsonl --out OUT.jsonl")
-    _check_outputs(overlay=overlay, mask=mask, attention=attention, count=len(phrases))
+    _check_outputs(image, overlay=overlay, mask=mask, attention=attention, count=len(phrases))
     scene = _look(image, model=model, precision=precision.value)
     found = scene.ground_all(phrases)
     _check_branches(scene, found[0], mask=mask, attention=attention)
@@ -90,13 +90,13 @@ def ground(
         _write_attention(scene, found, attention)
 
 
-def _check_outputs(*, overlay: Path | None, mask: Path | None, attention: Path | None, count: int) -> None:
+def _check_outputs(image: str, *, overlay: Path | None, mask: Path | None, attention: Path | None, count: int) -> None:
     """Refuse pictures that cannot be written, or of which one would overwrite another."""
     owners: dict[str, str] = {}
     for option, path in (("--overlay", overlay), ("--mask", mask), ("--attention", attention)):
         if path is None:
             continue
-        check_writable(path, suffixes=(".png",) if option == "--mask" else PICTURES)
+        check_writable(path, suffixes=(".png",) if option == "--mask" else PICTURES, inputs=[image])
         numbered = [] if option == "--overlay" else [_numbered(path, index, count) for index in range(1, count + 1)]
         for file in (path, *numbered):
             owner = owners.setdefault(os.path.realpath(file), option)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 INTERRUPTED = 130
 _MAX_REASON_CHARS = 300
@@ -54,12 +55,12 @@ def tell(message: str) -> None:
     typer.echo(f"deixis: {message}", err=True)
 
 
-def tell_problems(problems: Sequence[str]) -> None:
+def tell_problems(problems: Sequence[str], *, rest: str = "more left out") -> None:
     """The first few sentences on what was left out, and how many more there are."""
     for problem in problems[:_SHOWN_PROBLEMS]:
         tell(problem)
     if len(problems) > _SHOWN_PROBLEMS:
-        tell(f"and {len(problems) - _SHOWN_PROBLEMS} more left out")
+        tell(f"and {len(problems) - _SHOWN_PROBLEMS} {rest}")
 
 
 def sentence(error: BaseException) -> str:
@@ -75,15 +76,16 @@ def _kind_and_reason(error: BaseException) -> str:
     return kind if reason == kind else f"{kind}: {reason[:_MAX_REASON_CHARS]}"
 
 
-def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None) -> None:
+def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None, inputs: Iterable[str | Path] = ()) -> None:
     """Refuse a file that cannot be written before minutes of work are spent on it.
 
     Args:
         path: the file to be written later.
         suffixes: the endings that are possible; None for any.
+        inputs: what the command reads, which it must not write over.
 
     Raises:
-        ValueError: another ending.
+        ValueError: another ending, or one of the inputs.
         FileNotFoundError: its folder does not exist.
         IsADirectoryError: it is a folder itself.
     """
@@ -93,3 +95,5 @@ def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None) -> No
         raise IsADirectoryError(f"expected a file to write, got the folder {str(path)!r}; add a file name")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"expected an existing folder for {str(path)!r}, found none; make it first")
+    if path.exists() and any(os.path.exists(one) and os.path.samefile(one, path) for one in inputs):
+        raise ValueError(f"expected a new file to write, got {str(path)!r}, which is read; choose another name")

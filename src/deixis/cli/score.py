@@ -50,14 +50,14 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Write that object, and every problem, into this file.")] = None,
 ) -> None:
     """Measure answers that any model gave to DATASET: {"id", "box": [...] or null, "mask"?, "found"?} a line."""
-    if out is not None:
-        check_writable(out)
     from deixis.data import parse_dataset_spec
     from deixis.evaluate.predictions import BoxForm
     from deixis.evaluate.score import score_command_result, write_score
     from deixis.evaluate.score_table import format_score
 
     name, split = parse_dataset_spec(dataset)
+    if out is not None:
+        check_writable(out, inputs=(predictions, name))
     result = score_command_result(
         predictions,
         name,
@@ -67,7 +67,7 @@ def score(
         official=None if official is None else official.value,
         replicates=bootstrap,
     )
-    tell_problems(result.problems)
+    tell_problems(result.problems, rest="more" if out is not None else "more; --out FILE.json writes all of them")
     for hint in result.hints:
         tell(hint)
     if out is not None:

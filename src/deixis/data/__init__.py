@@ -59,8 +59,9 @@ def open_dataset(
     if Path(text).is_dir():
         return opening.open_folder(text, split, root, limit)
     known = f"{', '.join([*SCENES, *REFER, *PUBLIC, *FORMS])}, a path ending in .jsonl, .json, .pth or .txt, a folder"
-    near = difflib.get_close_matches(text, [*SCENES, *REFER, *PUBLIC, *FORMS], n=1)
-    hint = f"perhaps {near[0]!r} is meant" if near else "choose one of these"
+    names = [*SCENES, *REFER, *PUBLIC, *FORMS]
+    near = [one for one in names if one.startswith(f"{text}-")] or difflib.get_close_matches(text, names, n=1)
+    hint = f"perhaps {' or '.join(map(repr, near))} is meant" if near else "choose one of these"
     raise ValueError(f"expected a data set out of {known}, got {text!r}; {hint}")
 
 

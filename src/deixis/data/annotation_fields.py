@@ -16,12 +16,29 @@ MAX_SIDE = 10**6
 _SHOWN = 80
 
 
-def parse_json(text: str) -> object:
-    """JSON text as Python values. Raises ValueError, also for text nested too deep to parse."""
+def parse_json(text: str, *, unique_keys: bool = False) -> object:
+    """JSON text as Python values.
+
+    Args:
+        text: what is to be parsed.
+        unique_keys: whether to refuse objects that name a key twice, of which the last would be taken.
+
+    Raises:
+        ValueError: it is no JSON, nested too deep to parse, or names a key twice.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object if unique_keys else None)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"expected each key once, got {shorten(twice)} twice; leave one out")
+    return found
 
 
 def has_half_letters(text: str) -> bool:

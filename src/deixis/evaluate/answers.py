@@ -21,11 +21,13 @@ from deixis.metrics.official import Official, Pair
 from deixis.structures import BoxXyxy, Mask
 
 _TELLING_SHARE = 0.05
+_FRACTION = 1.5
+"""Up to here a coordinate may be a fraction of the image, drawn a little too far."""
 Overlaps = tuple[float | None, float | None]
 
 
 class _TargetError(Exception):
-    """The data set's own mask cannot be used."""
+    """The data set's own mask cannot be used, or the size of its image is not known."""
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Counts:
     conflicting: int = 0
     """Samples with lines that differ: wrong."""
     left_out: int = 0
-    """Samples whose own mask cannot be used: not counted at all."""
+    """Samples whose own mask cannot be used, or whose image's size is needed and not known: not counted at all."""
     without_box: int = 0
     """Answered samples without a box, in a file with boxes: their box is wrong."""
     without_mask: int = 0
@@ -59,6 +61,8 @@ class Counts:
     """Lines without an id that can be read."""
     for_left_out: int = 0
     """First lines of samples that are left out."""
+    data_problems: int = 0
+    """Sentences on the data set itself: what gives no sample, so that lines for it are ``unknown``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +86,11 @@ class _BoxLooks:
     boxes: int = 0
     flat: int = 0
     outside: int = 0
-    greatest: float = 0.0
+    tiny: int = 0
 
     def add(self, written: BoxXyxy, box: BoxXyxy, hw: tuple[int, int] | None) -> None:
         self.boxes += 1
-        self.greatest = max(self.greatest, *map(abs, written))
+        self.tiny += max(map(abs, written)) <= _FRACTION
         x1, y1, x2, y2 = box
         if x2 <= x1 or y2 <= y1:
             self.flat += 1
@@ -95,13 +99,20 @@ class _BoxLooks:
 
     def hints(self, form: BoxForm) -> list[str]:
         told = []
-        if self.flat > _TELLING_SHARE * self.boxes:
-            told.append(f"{self.flat} of {self.boxes} boxes have no area: check that the format {form.format} is right")
-        if self.outside > _TELLING_SHARE * self.boxes:
-            told.append(f"{self.outside} of {self.boxes} boxes lie outside of their image: check format and units")
-        if form.units == "pixel" and self.boxes and self.greatest <= 1:
-            told.append("no coordinate is above 1: these boxes seem to be normalised and not in pixels")
+        if self.flat:
+            told.append(self._told(self.flat, "have no area", f"check that the format {form.format} is right"))
+        if self.outside:
+            told.append(self._told(self.outside, "lie outside of their image", "check format and units"))
+        if form.units == "pixel" and self.tiny > _TELLING_SHARE * self.boxes:
+            told.append(
+                f"{self.tiny} of {self.boxes} boxes have no coordinate above {_FRACTION:g}: they seem to be normalised "
+                "and not in pixels"
+            )
         return told
+
+    def _told(self, count: int, what: str, advice: str) -> str:
+        many = count > _TELLING_SHARE * self.boxes
+        return f"{count} of {self.boxes} boxes {what}: {advice if many else 'counted as wrong'}"
 
 
 class _Pixels:
@@ -161,6 +172,13 @@ class Answers:
         self._left_out: set[str] = set()
         self._has_boxes = self._has_masks = False
         self._looks = _BoxLooks()
+        shown = [target for target in self.targets.values() if target.box_xyxy_px is not None]
+        self._judges_masks = not shown or any(target.mask is not None for target in shown)
+        if self.form.units == "normalised":
+            without = [target.id for target in shown if target.hw is None]
+            why = "expected the image, to know its size for a normalised box, got none; put it there; left out"
+            self.problems += [f"sample {one!r}: {why}" for one in without]
+            self._left_out.update(without)
 
     def add(self, line: Line) -> None:
         """Score one line, or tell why not."""
@@ -190,6 +208,8 @@ class Answers:
             targets=[], scores=[], answered=[], overlaps=[],
             counts=self.counts, problems=self.problems, hints=self._looks.hints(self.form),
         )  # fmt: skip
+        if self._has_masks and not self._judges_masks:
+            scored.hints.append("the data set has no masks, so those of the answers were compared with nothing")
         for target in self.targets.values():
             score = None if target.id in self._conflicting else self._scores.get(target.id)
             try:
@@ -221,23 +241,25 @@ class Answers:
                 raise ValueError(line.error)
             self._scores[target.id] = self._compare(line, target)
         except _TargetError as error:
-            self._left_out.add(target.id)
-            self.problems.append(f"sample {target.id!r}: {error}; left out")
+            if target.id not in self._left_out:
+                self._left_out.add(target.id)
+                self.problems.append(f"sample {target.id!r}: {error}; left out")
         except (ValueError, OSError) as error:
             self.problems.append(f"{where}, id {target.id!r}: {error}; counted as wrong")
 
     def _compare(self, line: Line, target: Target) -> SampleScore:
+        if target.id in self._left_out:
+            raise _TargetError
         box = None
         if line.box is not None:
             box = self.form.to_pixels(line.box, target.hw)
             self._looks.add(line.box, box, target.hw)
+        wanted, given = self._masks(line, target)
         if target.box_xyxy_px is None:
-            shown = None if line.mask is None else _Pixels(line.mask, target.hw).area()
+            shown = given.area() if given is not None and self._judges_masks else None
             return SampleScore(no_target_right=not line.found, shown_px=shown)
         score = SampleScore(box_iou=None if box is None else float(box_iou(box, target.box_xyxy_px)), found=line.found)
-        wanted = given = None
-        if line.mask is not None and target.mask is not None:
-            wanted, given = _wanted(target), _Pixels(line.mask, target.hw)
+        if wanted is not None and given is not None:
             assert target.hw is not None
             shared, area = wanted.overlap(given, target.hw), wanted.area()
             union = given.area() + area - shared
@@ -246,10 +268,19 @@ class Answers:
             self._overlaps[target.id] = self.official.overlaps(_pair(target, box, wanted, given))
         return score
 
+    def _masks(self, line: Line, target: Target) -> tuple[_Pixels | None, _Pixels | None]:
+        """The wanted mask and the given one, which is checked even where there is nothing to compare it with."""
+        if line.mask is None:
+            return None, None
+        wanted = None if target.mask is None else _wanted(target)
+        needed = wanted is not None or (target.box_xyxy_px is None and self._judges_masks)
+        can_be_checked = target.hw is not None or isinstance(line.mask, Mapping)
+        return wanted, _Pixels(line.mask, target.hw) if needed or can_be_checked else None
+
     def _filled(self, target: Target, score: SampleScore | None) -> SampleScore:
         """The score with wrong in place of all that the file as a whole gives, but not here."""
         if target.box_xyxy_px is None:
-            shown = 0 if self._has_masks else None
+            shown = 0 if self._has_masks and self._judges_masks else None
             if score is None:
                 return SampleScore(no_target_right=False, shown_px=shown)
             return score if score.shown_px is not None else replace(score, shown_px=shown)

@@ -94,32 +94,38 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def _line(text: bytes, number: int, folder: Path) -> Line:
     try:
-        record = parse_json(text.decode("utf-8"))
+        record = parse_json(text.decode("utf-8"), unique_keys=True)
         if not isinstance(record, dict):
             raise ValueError(f"expected a JSON object, got {shorten(record)}; write one object a line, not one list")
         name = _id(record)
     except ValueError as error:
         return Line(number=number, error=_sentence(error, text))
-    said = {key: record[key] for key in ("box", "mask", "found") if key in record}
-    says = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).digest()
     try:
         box, mask = record.get("box"), record.get("mask")
         if "box" not in record and "mask" not in record:
-            raise ValueError("expected a 'box' or a 'mask', got neither; add one, or null for nothing there")
+            keys = shorten(list(record))
+            raise ValueError(f"expected a 'box' or a 'mask', got the keys {keys}; add one, or null for nothing there")
         box = None if box is None else four_numbers(box, "a box")
         mask = None if mask is None else _mask(mask, folder)
         found = _found(record, box is not None or mask is not None)
     except (ValueError, OSError) as error:
-        return Line(number=number, id=name, says=says, error=str(error))
+        return Line(number=number, id=name, says=_digest(text), error=str(error))
+    shape = mask if isinstance(mask, list) else record.get("mask")
+    says = _digest(json.dumps([box, shape, found], sort_keys=True).encode())
     return Line(number=number, id=name, box=box, mask=mask, found=found, says=says)
 
 
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
 def _id(record: dict[str, object]) -> str:
-    if "id" not in record:
+    key = "id" if "id" in record else "line"  # as `deixis ground --batch` answers lines without ids
+    if key not in record:
         raise ValueError(f"expected an 'id', got the keys {shorten(list(record))}; name the sample under 'id'")
-    value = record["id"]
+    value = record[key]
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"expected text or a whole number as 'id', got {shorten(value)}; correct it")
+        raise ValueError(f"expected text or a whole number as {key!r}, got {shorten(value)}; correct it")
     return str(value)
 
 
@@ -152,4 +158,6 @@ def _file_within(name: str, folder: Path) -> Path:
 
 def _sentence(error: ValueError, text: bytes) -> str:
     reason = str(error)
-    return reason if reason.startswith("expected") else f"expected a JSON object in UTF-8, got {shorten(text)}"
+    return (
+        reason if reason.startswith("expected") else f"expected a JSON object in UTF-8, got {shorten(text)}; correct it"
+    )

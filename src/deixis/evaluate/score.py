@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deixis.data.whole_file import whole_file
 from deixis.evaluate.answers import Answers, Counts, Scored
 from deixis.evaluate.predictions import BoxForm, Line, read_lines
 from deixis.evaluate.targets import Target, open_for_scoring, read_targets
@@ -84,8 +84,8 @@ def score_lines(
         split: its split, for the report.
 
     Raises:
-        ValueError: no line belongs to a sample, no sample can be measured, there is no such official mode, or it needs
-            the sizes of images that are not there.
+        ValueError: no line belongs to a sample or none can be used, no sample can be measured, there is no such
+            official mode, or it needs the sizes of images that are not there.
     """
     if official is not None and official not in OFFICIAL:
         raise ValueError(f"expected an official mode out of {tuple(OFFICIAL)}, got {official!r}; choose one of these")
@@ -96,6 +96,7 @@ def score_lines(
     for line in lines:
         answers.add(line)
     scored = answers.finish()
+    scored.counts.data_problems = len(problems)
     _check_matched(scored)
     table = ScoreTable(scored.scores, [target.image_id for target in scored.targets])
     whole = table.tally()
@@ -184,12 +185,8 @@ def write_score(result: ScoreResult, path: Path) -> None:
         OSError: the folder cannot be written.
     """
     text = json.dumps({**result.report(), "problems": list(result.problems)}, indent=2, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _chain(first: Line, rest: Iterable[Line]) -> Iterable[Line]:
@@ -214,6 +211,10 @@ def _check_matched(scored: Scored) -> None:
     counts, reason = scored.counts, next(iter(scored.problems), "nothing is in it")
     if not scored.scores:
         raise ValueError(f"expected a data set with samples that can be measured, got none ({reason}); check it")
+    if counts.lines == counts.unreadable:
+        raise ValueError(f"expected one JSON object a line with an 'id', got none in {counts.lines} lines ({reason})")
+    if counts.answered == 0 and counts.unusable:
+        raise ValueError(f"expected answers that can be used, got none in {counts.lines} lines ({reason})")
     if counts.lines == counts.unknown + counts.unreadable:
         raise ValueError(
             f"expected lines with ids of the data set, such as {scored.targets[0].id!r}, got none in {counts.lines} "

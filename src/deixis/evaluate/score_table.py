@@ -34,6 +34,7 @@ _COUNTS = {
     "doubled": "lines that repeat an id",
     "unknown": "lines with an id that is not in the data",
     "unreadable": "lines without an id that can be read",
+    "data_problems": "problems of the data set itself, told on stderr",
 }
 
 

@@ -93,6 +93,17 @@ def test_read_jsonl_when_a_split_is_asked_for_then_only_its_lines(tmp_path):
         [],
         ["expected lines of the split 'test', got the splits ['', 'train', 'val']; choose one of these"],
     )
+    path = write_lines(tmp_path, GOOD)
+    assert read_jsonl(path, "test") == ([], ["expected lines of the split 'test', got lines without one; name none"])
+
+
+def test_read_jsonl_when_a_key_stands_twice_then_the_line_is_told(tmp_path):
+    path = write_lines(tmp_path, GOOD)
+    path.write_text(path.read_text().rstrip("}\n") + ', "box": [0, 0, 1, 1]}\n')
+
+    samples, (problem,) = read_jsonl(path)
+    assert samples == []
+    assert "'box' twice" in problem
 
 
 def test_read_jsonl_when_the_file_is_missing_then_says_so(tmp_path):

@@ -69,9 +69,10 @@ def read_jsonl(path: str | Path, split: str | None = None) -> tuple[list[Sample]
         if split is None or sample.split == split:
             samples.append(sample)
     if split is not None and not samples and not problems:
-        problems.append(
-            f"expected lines of the split {split!r}, got the splits {sorted(splits)!r}; choose one of these"
+        found = (
+            f"the splits {sorted(splits)!r}; choose one of these" if splits != {""} else "lines without one; name none"
         )
+        problems.append(f"expected lines of the split {split!r}, got {found}")
     return samples, problems
 
 
@@ -117,7 +118,7 @@ def sample_of_line(line: bytes, number: int, folder: Path) -> Sample:
 
 def _record(line: bytes) -> Record:
     try:
-        value = parse_json(line.decode("utf-8"))
+        value = parse_json(line.decode("utf-8"), unique_keys=True)
     except ValueError as error:
         raise ValueError(f"expected a JSON object in UTF-8, got {shorten(line)} ({error}); correct the line") from error
     if not isinstance(value, dict):
