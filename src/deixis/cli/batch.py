@@ -6,9 +6,7 @@ import json
 import math
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -57,15 +55,16 @@ def run_batch(source: Path, out: Path, *, model: str, precision: str, overlays: 
     if overlays is not None:
         overlays.mkdir(parents=True, exist_ok=True)
     from deixis import grounder
+    from deixis.data.whole_file import whole_file
 
     loaded = grounder.load(model, precision=precision)
     num_rows = num_failed = 0
-    with open(source, "rb") as lines, _whole_file(out) as target:
+    with open(source, "rb") as lines, whole_file(out) as target:
         answers = _answers(lines, loaded, source.parent, overlays)
         for row in progress_over(answers, "lines", total=_count_lines(lines)):
             num_rows += 1
             num_failed += "error" in row
-            target.write(json.dumps(row, allow_nan=False) + "\n")
+            target.write(json.dumps(row, allow_nan=False).encode() + b"\n")
     tell(f"{num_rows - num_failed} done, {num_failed} failed; wrote {out}")
     return 1 if num_rows and num_failed == num_rows else 0
 
@@ -171,18 +170,3 @@ def _count_lines(lines: IO[bytes]) -> int | None:
     count = sum(1 for _ in lines)
     lines.seek(start)
     return count
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[IO[str]]:
-    """Write beside ``path`` and move it there at the end; an interrupted run leaves what was there before."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8") as target:
-            yield target
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # a temporary file is private; the result should not be
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

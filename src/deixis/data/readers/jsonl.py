@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast, overload
 
 from deixis.data.annotation_fields import four_numbers, has_half_letters, mask_from_json, parse_json, shorten
+from deixis.data.whole_file import whole_file
 from deixis.structures import Sample, check_box
 
 Record = dict[str, object]
@@ -90,25 +90,13 @@ def write_jsonl(path: str | Path, samples: Iterable[Sample]) -> int:
         OSError: the folder cannot be written to.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    temporary = Path(name)
     count = 0
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
-            for sample in samples:
-                out.write(json.dumps(_record_of(sample, path.parent), ensure_ascii=False, allow_nan=False) + "\n")
-                count += 1
-        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        for sample in samples:
+            row = json.dumps(_record_of(sample, path.parent), ensure_ascii=False, allow_nan=False)
+            file.write(row.encode("utf-8") + b"\n")
+            count += 1
     return count
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # the only way to ask is to set
-    os.umask(mask)
-    return mask
 
 
 def sample_of_line(line: bytes, number: int, folder: Path) -> Sample:
