@@ -1,6 +1,6 @@
 """Charts as pictures: axes with round numbers, lines, whiskers, bars; Pillow only.
 
-Those of HTML pages, as SVG, are in `deixis.evaluate.html_plots`.
+Those of HTML pages, as SVG, are in `deixis.evaluate.reports.html_plots`.
 """
 
 from __future__ import annotations

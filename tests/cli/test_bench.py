@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 
 from deixis.cli import app
 from deixis.cli.bench import parse_sizes, read_accuracy, recorded_accuracy, tables
-from deixis.evaluate import bench as bench_file
-from deixis.evaluate.bench import Result, Row
-from deixis.evaluate.operations import PARTS, Counts
-from deixis.evaluate.subjects import Subject
-from deixis.evaluate.timing import Turn
+from deixis.evaluate.costs import bench as bench_file
+from deixis.evaluate.costs.bench import Result, Row
+from deixis.evaluate.costs.operations import PARTS, Counts
+from deixis.evaluate.costs.subjects import Subject
+from deixis.evaluate.costs.timing import Turn
 
 
 def run(*arguments):

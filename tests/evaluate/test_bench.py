@@ -14,8 +14,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from deixis.drawing import COLOURS
-from deixis.evaluate import bench as bench_file
-from deixis.evaluate.bench import (
+from deixis.evaluate.costs import bench as bench_file
+from deixis.evaluate.costs.bench import (
     BLOCKS,
     PRINTED,
     Result,
@@ -26,7 +26,7 @@ from deixis.evaluate.bench import (
     percentile,
     report,
 )
-from deixis.evaluate.operations import (
+from deixis.evaluate.costs.operations import (
     FUSION,
     HEAD,
     IMAGE,
@@ -37,10 +37,18 @@ from deixis.evaluate.operations import (
     count_parameters,
     present_parts,
 )
-from deixis.evaluate.peers import GroundingDinoPeer, OwlViTPeer, build_peer
-from deixis.evaluate.speed_plot import Point, draw_speed_accuracy, round_axis
-from deixis.evaluate.subjects import Subject, TimedGrounder, build, count, find_subject, find_subjects, random_inputs
-from deixis.evaluate.timing import Bench, Job, MatrixProducts, Turn, Worker, peak_bytes, serve
+from deixis.evaluate.costs.peers import GroundingDinoPeer, OwlViTPeer, build_peer
+from deixis.evaluate.costs.speed_plot import Point, draw_speed_accuracy, round_axis
+from deixis.evaluate.costs.subjects import (
+    Subject,
+    TimedGrounder,
+    build,
+    count,
+    find_subject,
+    find_subjects,
+    random_inputs,
+)
+from deixis.evaluate.costs.timing import Bench, Job, MatrixProducts, Turn, Worker, peak_bytes, serve
 
 
 class Small(nn.Module):
@@ -140,7 +148,7 @@ def threads_for_processes(monkeypatch):
 
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: Threads)
     monkeypatch.setattr(signal, "signal", lambda number, action: None)
-    monkeypatch.setattr("deixis.evaluate.timing.LONGEST_PRODUCT_S", 0.0)
+    monkeypatch.setattr("deixis.evaluate.costs.timing.LONGEST_PRODUCT_S", 0.0)
 
 
 def job(subject, **values):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.evaluate import html_page, html_plots
 from deixis.evaluate.evaluate import evaluate
-from deixis.evaluate.gallery import choose_cases
-from deixis.evaluate.html_report import write_html
 from deixis.evaluate.prediction_log import PredictionLog
+from deixis.evaluate.reports import html_page, html_plots
+from deixis.evaluate.reports.gallery import choose_cases
+from deixis.evaluate.reports.html_report import write_html
 
 EVIL = '<script>alert("1")</script> & "quoted" \x00\u202e'
 VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline"}

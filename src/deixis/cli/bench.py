@@ -14,7 +14,7 @@ from deixis import DEFAULT_MODEL
 from deixis.cli.running import check_writable, tell, tell_problems
 
 if TYPE_CHECKING:
-    from deixis.evaluate.bench import Result, Row
+    from deixis.evaluate.costs.bench import Result, Row
 
 _MAX_ACCURACY_BYTES = 1_000_000
 _ACCURACY = "acc@0.5"
@@ -59,10 +59,10 @@ def bench(
 ) -> None:
     """Count parameters and operations of each MODEL, and measure time and memory; all meet the same load."""
     from deixis.data.whole_file import whole_file
-    from deixis.evaluate.bench import BLOCKS, report
-    from deixis.evaluate.bench import bench as measure
-    from deixis.evaluate.subjects import find_subjects
-    from deixis.evaluate.timing import PRECISIONS
+    from deixis.evaluate.costs.bench import BLOCKS, report
+    from deixis.evaluate.costs.bench import bench as measure
+    from deixis.evaluate.costs.subjects import find_subjects
+    from deixis.evaluate.costs.timing import PRECISIONS
     from deixis.progress import progress_report
 
     _check_files(as_json, plot, accuracy, rounds)
@@ -164,7 +164,7 @@ def _write_plot(path: Path, result: Result, known: dict[str, float] | None) -> N
     import statistics
 
     from deixis.data.whole_file import whole_file
-    from deixis.evaluate.speed_plot import Point, draw_speed_accuracy
+    from deixis.evaluate.costs.speed_plot import Point, draw_speed_accuracy
 
     dataset, values = recorded_accuracy(result) if known is None else ("", known)
     several = len({row.precision for row in result.rows}) > 1
@@ -195,7 +195,7 @@ def tables(result: Result) -> list[Table]:
 
 
 def _size_table(result: Result) -> Table:
-    from deixis.evaluate.operations import PARTS
+    from deixis.evaluate.costs.operations import PARTS
 
     heads = ["model", "kind", "px", "words", "counted", "all", *PARTS]
     rows = []
@@ -241,7 +241,7 @@ def _time_row(result: Result, row: Row) -> list[str]:
 
 
 def _median_p95(values: list[float]) -> list[str]:
-    from deixis.evaluate.bench import percentile
+    from deixis.evaluate.costs.bench import percentile
 
     return [f"{percentile(values, 50):.1f}", f"{percentile(values, 95):.1f}"]
 
@@ -263,7 +263,7 @@ def _throughput_table(result: Result) -> Table:
 
 
 def _paper_table(result: Result) -> Table:
-    from deixis.evaluate.bench import PRINTED
+    from deixis.evaluate.costs.bench import PRINTED
 
     heads = ["model", "source", "parameters, M", "paper", "operations, G", "paper", "a second, GTX 1080 Ti"]
     rows = []
@@ -295,7 +295,7 @@ def _print(result: Result) -> None:
     )
     for title, heads, rows in tables(result):
         _print_table(title, heads, rows)
-    from deixis.evaluate.bench import paper_block_ratio
+    from deixis.evaluate.costs.bench import paper_block_ratio
 
     for precision, (whole, alone) in result.blocks().items():
         typer.echo(

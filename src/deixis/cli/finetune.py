@@ -118,7 +118,7 @@ def _row(name: str, one: Difference) -> list[str]:
 
 def _worst(comparison: Comparison) -> list[Prediction]:
     """The worst answers that are wrong, each image once."""
-    from deixis.evaluate.gallery import choose_cases
+    from deixis.evaluate.reports.gallery import choose_cases
 
     chosen = choose_cases(comparison.b.predictions, SHOWN_WORST).get("Worst", [])
     return [one for one in chosen if min(v for v in (one.iou, one.mask_iou, 1.0) if v is not None) <= 0.5]
@@ -131,9 +131,9 @@ def _overlap(one: Prediction) -> str:
 
 def _write_page(folder: Path, comparison: Comparison, rows: list[list[str]], worst: list[Prediction]) -> None:
     from deixis.data import open_dataset
-    from deixis.evaluate import html_page
-    from deixis.evaluate.gallery import show_cases
     from deixis.evaluate.prediction_log import PredictionLog
+    from deixis.evaluate.reports import html_page
+    from deixis.evaluate.reports.gallery import show_cases
     from deixis.train.own_data import VALIDATION
 
     body = [

@@ -16,7 +16,7 @@ from deixis.cli.tables import DEFAULT_OUT, Wishes, given_models, how_measured, p
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deixis.evaluate.speed_plot import Point
+    from deixis.evaluate.costs.speed_plot import Point
     from deixis.grounder import Grounder
 
 OF_DATA = {
@@ -105,9 +105,9 @@ def _cases(wishes: Wishes) -> None:
 
 
 def _speed(wishes: Wishes) -> None:
-    from deixis.evaluate.bench import bench
-    from deixis.evaluate.speed_plot import Point, draw_speed_accuracy
-    from deixis.evaluate.subjects import find_subjects
+    from deixis.evaluate.costs.bench import bench
+    from deixis.evaluate.costs.speed_plot import Point, draw_speed_accuracy
+    from deixis.evaluate.costs.subjects import find_subjects
     from deixis.progress import progress_report
     from deixis.reproduce.ablations import SMALL_LIMIT, column_value
     from deixis.reproduce.checkpoints import measured_report

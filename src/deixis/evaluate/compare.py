@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from deixis.data.whole_file import whole_file
-from deixis.evaluate import html_page
 from deixis.evaluate.calibration import is_right
 from deixis.evaluate.evaluate import EvaluationResult, evaluate_command_result, score_table
-from deixis.evaluate.gallery import answer_picture, notes_on, quality, target_picture
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
-from deixis.evaluate.report import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
+from deixis.evaluate.reports import html_page
+from deixis.evaluate.reports.gallery import answer_picture, notes_on, quality, target_picture
+from deixis.evaluate.reports.report import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
 from deixis.metrics.bootstrap import REPLICATES, Interval, paired_difference
 from deixis.metrics.slices import SLICES
 from deixis.structures import Sample

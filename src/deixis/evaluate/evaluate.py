@@ -18,7 +18,7 @@ from deixis.evaluate.calibration import calibration_report, found_report
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
 from deixis.evaluate.processes import Task, parts_by_processes
 from deixis.evaluate.ranks import Ranks, torchrun_ranks
-from deixis.evaluate.report import format_table, write_report
+from deixis.evaluate.reports.report import format_table, write_report
 from deixis.evaluate.running import (
     AbsentPhrases,
     Asker,
@@ -304,7 +304,7 @@ def _digest(grounder: Any) -> str:  # noqa: ANN401  a grounder or anything alike
 def _write_all(
     result: EvaluationResult, folder: Path, log: PredictionLog, samples: Sequence[Sample], grounder: GrounderLike
 ) -> None:
-    from deixis.evaluate.html_report import write_html
+    from deixis.evaluate.reports.html_report import write_html
 
     write_html(result, folder / "report.html", log, samples, grounder)
     write_report(result, folder)

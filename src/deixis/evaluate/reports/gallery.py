@@ -9,8 +9,8 @@ from PIL import Image
 
 from deixis.attention_drawing import draw_attention
 from deixis.drawing import Mark, draw_marks
-from deixis.evaluate import html_page
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.reports import html_page
 from deixis.geometry.images import ImageSource, read_image
 from deixis.geometry.masks import decode_rle, read_mask
 from deixis.metrics import RIGHT

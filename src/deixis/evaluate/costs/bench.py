@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from deixis.evaluate.operations import FUSION, PARTS, Counts
-from deixis.evaluate.subjects import Subject, count
-from deixis.evaluate.timing import Job, MatrixProducts, Turn, Worker
+from deixis.evaluate.costs.operations import FUSION, PARTS, Counts
+from deixis.evaluate.costs.subjects import Subject, count
+from deixis.evaluate.costs.timing import Job, MatrixProducts, Turn, Worker
 
 BATCH_ROUNDS = 3
 """Batches take long and vary little: at most so many rounds of each size."""
@@ -170,7 +170,7 @@ def bench(
 
     Args:
         subjects: the models; ratios are to the first.
-        precisions: number formats out of `deixis.evaluate.timing.PRECISIONS`; each model is measured in each.
+        precisions: number formats out of `deixis.evaluate.costs.timing.PRECISIONS`; each model is measured in each.
         image_px: side of the square canvas; None for each model's own.
         words: tokens a phrase, the special ones included.
         batch_sizes: images with a phrase each that are asked together, for the throughput.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from deixis.evaluate.predictions import BoxForm, Line
-from deixis.evaluate.targets import Target
+from deixis.evaluate.scoring.predictions import BoxForm, Line
+from deixis.evaluate.scoring.targets import Target
 from deixis.geometry.boxes import box_iou
 from deixis.geometry.masks import BoolMask, read_mask
 from deixis.geometry.run_lengths import area_of_runs, overlap_of_runs, run_lengths

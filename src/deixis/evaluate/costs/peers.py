@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deixis.evaluate.operations import HEAD, IMAGE, TEXT
+from deixis.evaluate.costs.operations import HEAD, IMAGE, TEXT
 
 PEERS = ("grounding-dino", "owl-vit")
 """Grounding DINO with Swin-T; OWL-ViT with ViT-B/32. The sizes are those of transformers' own configurations."""
@@ -52,7 +52,7 @@ class GroundingDinoPeer:
         """Nothing is kept of an image."""
 
     def answer(self, encoded: object, pixels: Tensor, token_ids: Tensor) -> object:
-        """One pass; see :class:`deixis.evaluate.subjects.Timed`."""
+        """One pass; see :class:`deixis.evaluate.costs.subjects.Timed`."""
         return self.model(**self.inputs(pixels, token_ids))
 
 
@@ -87,7 +87,7 @@ class OwlViTPeer:
         return self.model.image_embedder(pixel_values=pixels)[0]
 
     def answer(self, encoded: Tensor, pixels: Tensor, token_ids: Tensor) -> object:
-        """Boxes and class logits; see :class:`deixis.evaluate.subjects.Timed`."""
+        """Boxes and class logits; see :class:`deixis.evaluate.costs.subjects.Timed`."""
         owlvit, patches = self.model.owlvit, encoded.flatten(1, 2)
         pooled = owlvit.text_model(input_ids=token_ids, attention_mask=torch.ones_like(token_ids)).pooler_output
         logits, _ = self.model.class_predictor(patches, owlvit.text_projection(pooled)[:, None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deixis.evaluate.score import ScoreResult
+from deixis.evaluate.scoring.score import ScoreResult
 from deixis.metrics import Tally
 from deixis.metrics.slices import METRICS
 

@@ -15,8 +15,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from deixis.evaluate.operations import FUSION, PARTS
-from deixis.evaluate.subjects import Subject, Timed, build, random_inputs
+from deixis.evaluate.costs.operations import FUSION, PARTS
+from deixis.evaluate.costs.subjects import Subject, Timed, build, random_inputs
 
 PRECISIONS = ("float32", "bfloat16")
 SETTLE_S = 0.01

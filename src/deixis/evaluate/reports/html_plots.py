@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from deixis.evaluate.html_page import text
+from deixis.evaluate.reports.html_page import text
 
 COLOURS = ("#2563eb", "#d97706", "#059669")
 """One a series, in order; told apart by people who do not tell red from green."""

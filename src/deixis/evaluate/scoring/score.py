@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from deixis.data.whole_file import whole_file
-from deixis.evaluate.answers import Answers, Counts, Scored
-from deixis.evaluate.predictions import BoxForm, Line, read_lines
-from deixis.evaluate.targets import Target, open_for_scoring, read_targets
+from deixis.evaluate.scoring.answers import Answers, Counts, Scored
+from deixis.evaluate.scoring.predictions import BoxForm, Line, read_lines
+from deixis.evaluate.scoring.targets import Target, open_for_scoring, read_targets
 from deixis.metrics import Tally
 from deixis.metrics.bootstrap import REPLICATES, Interval, intervals
 from deixis.metrics.official import OFFICIAL, Official
@@ -73,8 +73,8 @@ def score_lines(
     """Score the lines of a file of predictions. The order of the lines changes no figure.
 
     Args:
-        lines: see `deixis.evaluate.predictions.read_lines`; taken one by one and not kept.
-        targets: of `deixis.evaluate.targets.read_targets`.
+        lines: see `deixis.evaluate.scoring.predictions.read_lines`; taken one by one and not kept.
+        targets: of `deixis.evaluate.scoring.targets.read_targets`.
         form: how the boxes are written; by default xyxy in pixels.
         official: a name in `deixis.metrics.official.OFFICIAL`: tell too what that evaluator would have said.
         replicates: of the bootstrap; below 2 for no intervals.
@@ -139,7 +139,7 @@ def score_command_result(
     """Do what ``deixis score PREDICTIONS DATASET[:SPLIT]`` does, all but printing.
 
     Args:
-        predictions: a JSONL file, see `deixis.evaluate.predictions`.
+        predictions: a JSONL file, see `deixis.evaluate.scoring.predictions`.
         dataset: a name, a .jsonl file or a COCO .json file.
         split: one of the data set's splits; None for its own default.
         root: the folder of the data set's files; the images of public releases need not be there.

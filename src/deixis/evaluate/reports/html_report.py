@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deixis.evaluate import html_page, html_plots
-from deixis.evaluate.gallery import choose_cases, show_cases, show_false_alarms
 from deixis.evaluate.prediction_log import PredictionLog
-from deixis.evaluate.report import SHOWN_PARTS, headline, main_rows, percent, slice_rows, trust_sentence
+from deixis.evaluate.reports import html_page, html_plots
+from deixis.evaluate.reports.gallery import choose_cases, show_cases, show_false_alarms
+from deixis.evaluate.reports.report import SHOWN_PARTS, headline, main_rows, percent, slice_rows, trust_sentence
 from deixis.structures import Sample
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from deixis.config import PRESETS, preset
-from deixis.evaluate.operations import (
+from deixis.evaluate.costs.operations import (
     GROUNDING_PARTS,
     Counts,
     count_operations,
     count_parameters,
     present_parts,
 )
-from deixis.evaluate.peers import PEERS, build_peer
+from deixis.evaluate.costs.peers import PEERS, build_peer
 from deixis.hub import find_checkpoint, load_checkpoint
 from deixis.models.base import GroundingModel
 from deixis.models.registry import build_model
@@ -49,7 +49,7 @@ class Timed(Protocol):
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """From a module's qualified name to one of `deixis.evaluate.operations.PARTS`."""
+        """From a module's qualified name to one of `deixis.evaluate.costs.operations.PARTS`."""
         ...
 
     @property

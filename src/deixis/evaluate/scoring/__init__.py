@@ -1,0 +1,1 @@
+"""``deixis score``: files of answers that any model gave."""
