@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -131,6 +132,35 @@ def test_evaluate_when_work_is_shared_out_then_files_are_identical(data, tmp_pat
     assert run("any", data, "--report", tmp_path / "two", "--processes", 2).exit_code == 0
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_evaluate_when_a_process_is_stopped_from_outside_then_one_sentence(data, tmp_path, monkeypatch):
+    class Broken(InPlace):
+        def map(self, work, *arguments):
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(signal, "signal", lambda *_arguments: None)
+    monkeypatch.setattr("torch.set_num_threads", lambda _count: None)
+    done = run("any", data, "--report", tmp_path / "r", "--processes", 2)
+    assert done.exit_code == 1
+    assert "stopped from outside" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_evaluate_when_two_processes_are_interrupted_then_all_end_at_once_and_lines_stay(tmp_path):
+    words = ["evaluate", "deixis-tiny", "scenes:val", "--limit", "400", "--report", str(tmp_path), "--processes", "2"]
+    ours = subprocess.Popen([sys.executable, "-m", "deixis", *words], start_new_session=True, stderr=subprocess.DEVNULL)
+    log = tmp_path / "predictions.jsonl"
+    while ours.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.1)
+    ours.send_signal(signal.SIGINT)
+    assert ours.wait(timeout=20) == 130
+    assert log.read_text().count("\n") >= 32
+    with pytest.raises(ProcessLookupError):  # nobody of its session is left
+        for _ in range(50):
+            os.killpg(ours.pid, 0)
+            time.sleep(0.1)
 
 
 @pytest.mark.slow

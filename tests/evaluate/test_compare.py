@@ -72,6 +72,17 @@ def test_compare_command_result_when_run_then_reports_and_pictures_of_both(
     assert (tmp_path / "a" / "report.html").is_file()
 
 
+def test_compare_command_result_when_both_models_have_one_name_then_their_places_tell_them_apart(
+    fake_grounder, make_sample, monkeypatch
+):
+    made = {"runs/1": fake_grounder("same"), "runs/2": fake_grounder("same", shrink=2)}
+    monkeypatch.setattr("deixis.grounder.load", lambda model, **_options: made[model])
+    monkeypatch.setattr("deixis.data.open_dataset", lambda name, **_options: [make_sample(0, PHRASES[0])])
+    comparison = compare_command_result("runs/1", "runs/2", "toy.jsonl")
+    assert "A is same (runs/1), B is same (runs/2)" in format_comparison(comparison)
+    assert comparison.report()["a"] == "same (runs/1)"
+
+
 def test_compare_command_result_when_cut_in_the_second_then_the_first_is_not_asked_again(
     fake_grounder, make_sample, tmp_path, monkeypatch
 ):

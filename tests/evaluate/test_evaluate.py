@@ -336,6 +336,14 @@ def test_evaluate_command_result_when_cut_off_then_the_same_command_goes_on(eval
     assert (tmp_path / "predictions.jsonl").read_bytes() == lines
 
 
+def test_evaluate_command_result_when_the_folder_holds_other_answers_then_they_are_kept_and_told(evaluated, tmp_path):
+    (tmp_path / "predictions.jsonl").write_text('{"id": "1", "box": null}\n')  # of some other model, for deixis score
+    result = evaluated()
+    assert result.earlier == tmp_path / "predictions-before.jsonl"
+    assert result.earlier.read_text() == '{"id": "1", "box": null}\n'
+    assert evaluated().earlier is None  # the same evaluation again gives the same answers
+
+
 @pytest.mark.parametrize("options", [{"model": "other"}, {"limit": 4}, {"resume": False}, {"precision": "float32"}])
 def test_evaluate_command_result_when_something_else_was_cut_off_then_it_starts_anew(evaluated, tmp_path, options):
     evaluated()

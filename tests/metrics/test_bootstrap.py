@@ -43,6 +43,15 @@ def test_intervals_when_all_are_right_then_no_width_and_when_one_image_then_none
     assert intervals(ScoreTable([], []), ["rec.acc@0.5"])["rec.acc@0.5"] is None
 
 
+def test_intervals_when_a_metric_counts_on_one_image_alone_then_none():
+    scores = [SampleScore(box_iou=0.9), SampleScore(no_target_right=True), SampleScore(no_target_right=False)]
+    found = intervals(ScoreTable(scores, list("abc")), ["rec.acc@0.5", "no_target_accuracy"])
+    assert found["rec.acc@0.5"] is None
+    assert found["no_target_accuracy"] is not None
+    table = ScoreTable(scores, list("abc"))
+    assert paired_difference(table, table, "rec.acc@0.5") == (0.0, None)
+
+
 def test_intervals_when_seeds_differ_then_other_draws():
     table = coin_table(30, 2)
     drawn = [intervals(table, ["rec.acc@0.5"], replicates=50, seed=seed) for seed in (0, 0, 1)]

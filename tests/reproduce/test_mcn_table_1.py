@@ -80,7 +80,8 @@ def test_mcn_table_1_when_samples_lack_box_or_mask_then_left_out_and_refused_if_
     grounder = FakeGrounder(answer_of())
     bare = [sample(box_xyxy_px=None, mask=None), sample(mask=None)]
     table = mcn_table_1(grounder, [*bare, sample()])
-    assert (table.tallies["none"].n, table.problems) == (1, ())
+    assert (table.tallies["none"].n, table.problems, table.num_left_out) == (1, (), 2)
+    assert "2 left out, 2 of them as they have not both box and mask" in format_mcn_table_1(table, "toy")
     assert grounder.asked == [["dog"]]  # and nobody asks what cannot be counted
     with pytest.raises(ValueError, match="expected samples with box and mask, got none;"):
         mcn_table_1(grounder, bare)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +154,16 @@ def test_gather_when_absent_phrases_are_added_then_they_count_as_wrong(tiny_chec
     assert all(len(e.signs) == 4 and 0 <= e.agreement <= 1 for e in evidence)
     assert sum(not e.belongs for e in evidence) == len(evidence) - 8
     assert {e.image for e in evidence} == {"left dog", "red ball"}
+
+
+def test_gather_when_an_image_cannot_be_read_then_told_and_left_out(tiny_checkpoint):
+    bad = dataclasses.replace(sample_of("left dog", "dog", 20), image=Path("none.png"))
+    grounder, problems = load(tiny_checkpoint, precision="float32"), []
+    evidence = gather_evidence(grounder, [bad, sample_of("red ball", "ball", 200)], absent_share=0.0, problems=problems)
+    assert len(evidence) == len(problems) == 1
+    assert "none.png" in problems[0]
+    with pytest.raises(FileNotFoundError):
+        gather_evidence(grounder, [bad], absent_share=0.0)
 
 
 @pytest.mark.parametrize("second", [("left bear", "teddy bear", 200), ("red ball", "ball", 200)])

@@ -43,8 +43,12 @@ def calibrate(
         dataset = open_dataset(name, split=split, root=root, limit=limit)
         tell_problems(getattr(dataset, "problems", ()))
         samples = list(progress_over(dataset, f"reading {spec}"))
-        evidence += gather_evidence(grounder, samples, absent_share=absent, progress=f"grounding {spec}")
+        problems: list[str] = []
+        evidence += gather_evidence(
+            grounder, samples, absent_share=absent, progress=f"grounding {spec}", problems=problems
+        )
+        tell_problems(problems)
     fitted = fit_calibration(evidence, keep=stored_regression(grounder) if keep_weights else None)
     fitted["data"] = datasets
-    store_in_config(folder, calibration=fitted)
     typer.echo(json.dumps(fitted))
+    store_in_config(folder, calibration=fitted)

@@ -6,12 +6,15 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deixis.cli.ground import Precision
 from deixis.cli.running import tell, tell_problems
+
+if TYPE_CHECKING:
+    from deixis.evaluate.evaluate import EvaluationResult
 
 
 class Suppression(StrEnum):
@@ -91,16 +94,26 @@ def _one(model: str, name: str, report: Path | None, as_json: bool, options: dic
     if os.environ.get("RANK", "0") != "0":
         return  # of the processes that torchrun starts, the first speaks
     tell_problems(result.problems)
+    _tell_earlier(result)
     if result.num_resumed:
         tell(f"{result.num_resumed} of {len(result.predictions)} answers were there from the run that was cut off")
     typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_table(result))
 
 
+def _tell_earlier(result: EvaluationResult) -> None:
+    if result.earlier is not None:
+        tell(f"the report's folder held answers of another evaluation; they are kept as {result.earlier}")
+
+
 def _two(models: list[str], name: str, report: Path | None, as_json: bool, options: dict[str, Any]) -> None:
     from deixis.evaluate.compare import compare_command_result, format_comparison
 
+    for model in models:
+        _tell_leak(model, name, options["split"])
     comparison = compare_command_result(models[0], models[1], name, report=report, **options)
     if os.environ.get("RANK", "0") != "0":
         return
     tell_problems(comparison.problems)
+    for one in (comparison.a, comparison.b):
+        _tell_earlier(one)
     typer.echo(json.dumps(comparison.report(), allow_nan=False) if as_json else format_comparison(comparison))

@@ -82,7 +82,10 @@ def draw_models(wishes: Wishes) -> None:
 
     pixels, phrase = read_image(image), check_phrase(phrase)
     scenes = (load(name, precision=wishes.precision).look(pixels) for name in names)
-    pictures = [_fig_9(scene, phrase) if figure == "smcim-fig-9" else _fig_6(scene, phrase) for scene in scenes]
+    pictures = [
+        _fig_9(scene, phrase) if figure == "smcim-fig-9" else _fig_6(scene, phrase, name)
+        for name, scene in zip(names, scenes, strict=True)
+    ]
     write_picture(pictures[0] if len(pictures) == 1 else _stacked(pictures), out)
 
 
@@ -109,8 +112,8 @@ def _fig_9(scene: Scene, phrase: str) -> Image.Image:
     return draw_attention(scene.image, scene.attention(phrase), phrase, words=words, box=box)
 
 
-def _fig_6(scene: Scene, phrase: str) -> Image.Image:
-    """Box and mask, and where both branches look, of a model that has such maps."""
+def _fig_6(scene: Scene, phrase: str, name: str) -> Image.Image:
+    """Box and mask, and where both branches look, of a model that has such maps; ``name`` is how it was asked for."""
     from deixis.attention_drawing import draw_attention
     from deixis.drawing import draw_grounding
 
@@ -119,7 +122,7 @@ def _fig_6(scene: Scene, phrase: str) -> Image.Image:
     maps = scene.attention(phrase)
     if not maps:
         return drawn
-    looks = draw_attention(scene.image, maps, f"{phrase} ({found.model})")
+    looks = draw_attention(scene.image, maps, f"{phrase} ({name})")
     from PIL import Image
 
     row = Image.new("RGB", (drawn.width + looks.width, looks.height), "white")

@@ -109,7 +109,8 @@ def _open_lines(name: str, split: str | None, root: str | Path | None, limit: in
     samples, problems = read_jsonl(name, split)
     if problems and not samples:
         wrong = sum(problem.startswith("line ") for problem in problems)
-        raise ValueError(f"{name!r}, {problems[0]}" + (f"; lines that are wrong: {wrong}" if wrong else ""))
+        told = next((problem for problem in problems if not problem.startswith("line ")), problems[0])
+        raise ValueError(f"{name!r}, {told}" + (f"; lines that are wrong: {wrong}" if wrong else ""))
     return ReadSamples(_first_by_image(samples, limit), [f"{name!r}, {problem}" for problem in problems])
 
 

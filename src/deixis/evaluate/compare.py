@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from deixis.data.whole_file import whole_file
 from deixis.evaluate.calibration import is_right
@@ -17,6 +19,7 @@ from deixis.evaluate.reports.gallery import answer_picture, notes_on, quality, t
 from deixis.evaluate.reports.report import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
 from deixis.metrics.bootstrap import REPLICATES, Interval, paired_difference
 from deixis.metrics.slices import SLICES
+from deixis.metrics.sums import RATIOS
 from deixis.structures import Sample
 
 Pair = tuple[Prediction, Prediction]
@@ -32,7 +35,7 @@ class Difference:
     """A figure of both models, and by how much B's is above A's."""
 
     n: int
-    """Samples."""
+    """Samples that count for it."""
     a: float
     b: float
     difference: float
@@ -138,6 +141,8 @@ def compare_command_result(
         _take_up(report)
     a = evaluate_command_result(model_a, dataset, report=None if report is None else report / "a", **options)
     b = evaluate_command_result(model_b, dataset, report=None if report is None else report / "b", **options)
+    if a.model == b.model:
+        a, b = (replace(one, model=f"{one.model} ({given})") for one, given in ((a, model_a), (b, model_b)))
     comparison = compare(a, b)
     if report is not None:
         task = Task(model=model_a, dataset=dataset, split=a.split, root=options.get("root"), limit=options.get("limit"))
@@ -188,7 +193,8 @@ def _difference(pairs: Sequence[Pair], metric: str, replicates: int) -> Differen
     if before is None or after is None:
         return None
     difference, bounds = paired_difference(a, b, metric, replicates=replicates)
-    return Difference(n=len(pairs), a=before, b=after, difference=difference, ci95=bounds)
+    counted = np.count_nonzero(a.column(RATIOS[metric][1]))
+    return Difference(n=int(counted), a=before, b=after, difference=difference, ci95=bounds)
 
 
 def _slices(pairs: Sequence[Pair], metric: str, replicates: int) -> dict[str, dict[str, Difference]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -75,6 +75,8 @@ class EvaluationResult:
     """Of `deixis.evaluate.calibration.calibration_report`."""
     num_resumed: int = 0
     """How many of the predictions were taken over from an earlier run that was cut off."""
+    earlier: Path | None = None
+    """Where answers of another evaluation that lay in the report's folder are kept."""
 
     def report(self) -> dict[str, Any]:
         """Return one object for JSON: the metrics of :meth:`Tally.report` with what was measured on what."""
@@ -190,10 +192,15 @@ def evaluate_command_result(
     with torchrun_ranks() as ranks:
         report, show_progress = (report, show_progress) if ranks.is_first else (None, False)
         progress = partial(progress_over, label="evaluating", total=len(samples)) if show_progress else iter
-        log = None if report is None else _open_log(report, _describe(task, grounder, samples), resume)
+        log, earlier = (None, None)
+        if report is not None:
+            log, earlier = _open_log(report, _describe(task, grounder, samples), resume)
         with log or nullcontext():
             result = _ask(task, grounder, samples, log, progress, processes, ranks)
-    result = replace(result, dataset=dataset, split=task.split, model=grounder.name, suppression=grounder.suppression)
+    result = replace(
+        result, dataset=dataset, split=task.split, model=grounder.name, suppression=grounder.suppression,
+        earlier=earlier,
+    )  # fmt: skip
     if report is not None and log is not None:
         _write_all(result, report, log, samples, grounder)
     return result
@@ -204,14 +211,16 @@ def _ask(
     processes: int, ranks: Ranks,
 ) -> EvaluationResult:  # fmt: skip
     known = log.known if log else {}
+    problems = getattr(samples, "problems", ())
     ticks = progress(range(len(samples)))
     if ranks.size > 1:
         parts = _follow(ranks.parts(task, grounder, samples, known), ticks)
     elif processes > 1:
-        parts = _follow(parts_by_processes(task, samples, known, processes), ticks)
+        with closing(parts_by_processes(task, samples, known, processes)) as pieces:
+            return _collect(_follow(pieces, ticks), problems, baselines=task.baselines, log=log)
     else:
         parts = task.asker(grounder, samples).parts(ticks, known)
-    return _collect(parts, getattr(samples, "problems", ()), baselines=task.baselines, log=log)
+    return _collect(parts, problems, baselines=task.baselines, log=log)
 
 
 def score_table(predictions: Sequence[Prediction]) -> ScoreTable:
@@ -268,16 +277,19 @@ def _follow(pieces: Iterable[tuple[range, list[Part]]], ticks: Iterable[int]) ->
     next(clock, None)  # lets the bar end
 
 
-def _open_log(folder: Path, described: Mapping[str, object], resume: bool) -> PredictionLog:
-    """The log of the same evaluation, if it was cut off, or an empty one."""
+def _open_log(folder: Path, described: Mapping[str, object], resume: bool) -> tuple[PredictionLog, Path | None]:
+    """The log of the same evaluation, if it was cut off, or an empty one, and where answers of another one went."""
     folder.mkdir(parents=True, exist_ok=True)
-    run, wanted = folder / _RUN, json.dumps(described, indent=1)
-    same = run.is_file() and not (folder / _FINISHED).exists() and run.read_bytes() == wanted.encode()
+    run, lines, wanted = folder / _RUN, folder / "predictions.jsonl", json.dumps(described, indent=1)
+    same, earlier = run.is_file() and run.read_bytes() == wanted.encode(), None
+    if not same and lines.is_file() and lines.stat().st_size:
+        earlier = lines.replace(folder / "predictions-before.jsonl")
+    was_cut = same and not (folder / _FINISHED).exists()
     for name in (_FINISHED, "metrics.md", "report.html"):
         (folder / name).unlink(missing_ok=True)
-    log = PredictionLog(folder / "predictions.jsonl", resume=resume and same)
+    log = PredictionLog(lines, resume=resume and was_cut)
     run.write_bytes(wanted.encode())
-    return log
+    return log, earlier
 
 
 def _describe(task: Task, grounder: Any, samples: Sequence[Sample]) -> dict[str, object]:  # noqa: ANN401  or alike

@@ -111,11 +111,14 @@ class PredictionLog:
 
     def append(self, lines: Iterable[Logged]) -> None:
         """Write some lines at once and hand them to the system, so that they outlast this process."""
-        for one in lines:
-            text = (json.dumps(line_of(one), allow_nan=False) + "\n").encode()
-            self._places[one.prediction.index] = self._file.tell(), len(text)
-            self._file.write(text)
-        self._file.flush()
+        try:
+            for one in lines:
+                text = (json.dumps(line_of(one), allow_nan=False) + "\n").encode()
+                self._places[one.prediction.index] = self._file.tell(), len(text)
+                self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error  # a full disk names no file
 
     def finish(self, order: Sequence[int]) -> None:
         """Close, and bring the lines of these samples into this order, whole or not at all; others are dropped."""

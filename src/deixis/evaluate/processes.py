@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,19 +74,25 @@ class Task:
 
 def parts_by_processes(
     task: Task, samples: Sequence[Sample], known: Mapping[int, Prediction], processes: int
-) -> Iterator[tuple[range, list[Part]]]:
+) -> Generator[tuple[range, list[Part]]]:
     """Yield what comes of each piece of the data set, in order: its indices and its parts, as one process gives them.
+
+    Where asking ends early, by Ctrl-C or as nobody asks on, the processes are stopped at once.
 
     Args:
         task: what every process opens for itself.
         samples: the same data set, opened here.
         known: earlier answers by index.
         processes: how many; the processor's threads are shared between them.
+
+    Raises:
+        ChildProcessError: one of them was stopped from outside.
     """
     import torch
 
     pieces = list(split_by_image(samples, _SAMPLES_AT_ONCE))
     threads = max(1, torch.get_num_threads() // processes)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         min(processes, len(pieces)) or 1,
         mp_context=multiprocessing.get_context("spawn"),
@@ -95,6 +102,15 @@ def parts_by_processes(
     try:
         already = [{index: known[index] for index in piece if index in known} for piece in pieces]
         yield from zip(pieces, pool.map(_answer, pieces, already), strict=True)
+    except BaseException as error:
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+        if isinstance(error, BrokenProcessPool):
+            raise ChildProcessError(
+                f"expected all {processes} processes to go on, got one that was stopped from outside, perhaps for want "
+                "of memory; take fewer, and with --report the same command goes on from there"
+            ) from error
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

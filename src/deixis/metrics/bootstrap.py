@@ -30,7 +30,7 @@ def intervals(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """The interval of each metric, None where it cannot be told: no sample counts for it, or all are on one image.
+    """The interval of each metric, None where it cannot be told: all samples that count for it are on one image.
 
     Equal tables give equal intervals, in whatever order their samples came: sums over images are rounded to 2^-30, so
     that adding them up in floats is exact.
@@ -49,10 +49,12 @@ def intervals(
     found: dict[str, Interval | None] = {}
     for metric in metrics:
         parts, whole = RATIOS[metric]
+        if np.count_nonzero(sums[:, names.index(whole)]) < 2:
+            found[metric] = None
+            continue
         above = drawn[:, [names.index(part) for part in parts]].sum(axis=1)
         below = drawn[:, names.index(whole)]
-        values = (above / np.where(below > 0, below, 1))[below > 0]
-        found[metric] = _bounds(values) if len(values) else None
+        found[metric] = _bounds((above / np.where(below > 0, below, 1))[below > 0])
     return found
 
 
@@ -72,10 +74,10 @@ def paired_difference(
     if values[0] is None or values[1] is None:
         raise ValueError(f"expected both to have the metric {metric!r}, got {values!r}; choose another one")
     (sums_a, names), (sums_b, _) = (_sums_by_image(table, [metric], None) for table in (a, b))
-    if len(sums_a) < 2:
+    parts, whole = RATIOS[metric]
+    if np.count_nonzero(sums_a[:, names.index(whole)] * sums_b[:, names.index(whole)]) < 2:
         return values[1] - values[0], None
     drawn = _draw(np.concatenate([sums_a, sums_b], axis=1), replicates, np.random.default_rng(seed))
-    parts, whole = RATIOS[metric]
     above = drawn.reshape(replicates, 2, -1)[:, :, [names.index(part) for part in parts]].sum(axis=2)
     below = drawn.reshape(replicates, 2, -1)[:, :, names.index(whole)]
     kept = (below > 0).all(axis=1)

@@ -31,6 +31,8 @@ class MeasuredTable:
     """Way of suppression -> its figures."""
     problems: tuple[str, ...] = ()
     """One sentence for each sample that could not be measured and was left out."""
+    num_left_out: int = 0
+    """With those that have not both box and mask."""
 
 
 def mcn_table_1(
@@ -58,7 +60,9 @@ def mcn_table_1(
     if not tallies["none"].n:
         reason = f" ({problems[0]})" if problems else ""
         raise ValueError(f"expected samples with box and mask, got none{reason}; use data that has both")
-    return MeasuredTable(tallies=tallies, problems=tuple(problems))
+    num_given = len(dataset) + len(getattr(dataset, "problems", ()))
+    left_out = num_given - round(tallies["none"].n)
+    return MeasuredTable(tallies=tallies, problems=tuple(problems), num_left_out=left_out)
 
 
 def raw_answers(
@@ -93,7 +97,9 @@ def raw_answers(
 
 def format_mcn_table_1(table: MeasuredTable, where: str) -> str:
     """Ours, then the paper's as printed, both in Markdown and percent; then in which direction each row moved."""
-    left_out = f", {len(table.problems)} left out" if table.problems else ""
+    without = table.num_left_out - len(table.problems)
+    reason = f", {without} of them as they have not both box and mask" if without else ""
+    left_out = f", {table.num_left_out} left out{reason}" if table.num_left_out else ""
     head = f"Ours, {where}, n = {round(table.tallies['none'].n)}{left_out}:"
     rows = [["", "IoU", "Acc@0.5", "Acc@0.6", "Acc@0.7", "Acc@0.8", "Acc@0.9", "IE↓"], ["---", *["---:"] * 7]]
     rows += [[PAPER_NAMES[name], *(f"{value:.2f}" for value in row)] for name, row in MCN_TABLE_1.items()]

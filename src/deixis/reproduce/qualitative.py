@@ -97,6 +97,11 @@ def smcim_fig_8(cases: Cases) -> Image.Image:
     Raises:
         ValueError: there is no case.
     """
+    if not cases.right and not cases.wrong:
+        raise ValueError(
+            f"expected samples where exactly one of both models is right, got none in {cases.num_samples}; "
+            "raise --limit or choose other models"
+        )
     pictures = [_picture(case, "right") for case in cases.right] + [_picture(case, "wrong") for case in cases.wrong]
     return draw_sheet(pictures, columns=CASES, cell_px=_CELL_PX)
 

@@ -45,24 +45,37 @@ class Evidence:
 
 
 def gather_evidence(
-    grounder: Grounder, samples: Sequence[Sample], *, absent_share: float, seed: int = 0, progress: str = ""
+    grounder: Grounder,
+    samples: Sequence[Sample],
+    *,
+    absent_share: float,
+    seed: int = 0,
+    progress: str = "",
+    problems: list[str] | None = None,
 ) -> list[Evidence]:
     """Ground every sample, and a share of images with a phrase of another image that surely means nothing in them.
 
     Images whose things are not listed (a sample without ``instances``) get none: nobody knows what they lack.
-    ``progress`` labels a progress bar; empty keeps silent.
+    ``progress`` labels a progress bar; empty keeps silent. ``problems`` gets a sentence for each sample whose image or
+    phrase cannot be used, which is left out; without it the first of them ends the work.
     """
     rng = np.random.default_rng(seed)
     found: list[Evidence] = []
     for sample in progress_over(samples, progress, show=bool(progress)):
-        scene = grounder.look(sample.image)
         pairs = [(sample.phrase, sample.box_xyxy_px)]
         other = samples[int(rng.integers(len(samples)))]
         present = {i.category for i in sample.instances}
         wanted = rng.random() < absent_share
         if wanted and present and is_surely_absent(other.phrase, other.category or "", present):
             pairs.append((other.phrase, None))
-        for (_, box), answer in zip(pairs, scene.ground_all([phrase for phrase, _ in pairs]), strict=True):
+        try:
+            answers = grounder.look(sample.image).ground_all([phrase for phrase, _ in pairs])
+        except (ValueError, OSError) as error:
+            if problems is None:
+                raise
+            problems.append(f"sample {sample.id!r}: {error}; left out")
+            continue
+        for (_, box), answer in zip(pairs, answers, strict=True):
             right = (
                 box is not None and answer.box is not None and float(box_iou(np.array(answer.box), np.array(box))) > 0.5
             )

@@ -68,7 +68,7 @@ def read_jsonl(path: str | Path, split: str | None = None) -> tuple[list[Sample]
         splits.add(sample.split)
         if split is None or sample.split == split:
             samples.append(sample)
-    if split is not None and not samples and not problems:
+    if split is not None and splits and not samples:
         found = (
             f"the splits {sorted(splits)!r}; choose one of these" if splits != {""} else "lines without one; name none"
         )
