@@ -189,6 +189,9 @@ STRUCTURES = (
 """MCN Table 3. 13 and 52 name the scale of the last map on a canvas of 416: strides 32 and 8."""
 JOINT_STRUCTURES = ("mcn", "only-head-different-13", "only-head-different-52", "only-backbone-shared")
 
+SMCIM_ENCODERS = {"image": ("resnet50", "resnet101", "darknet-tiny"), "text": ("bert",)}
+"""Names of ours; any other is a folder of the transformers library, or its name on the hub."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SmcimConfig:

@@ -6,6 +6,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from deixis.evaluate.costs.bench import (
     bench,
     describe_machine,
     paper_block_ratio,
+    paper_blocks_saved,
     percentile,
     report,
 )
@@ -290,6 +292,15 @@ def test_blocks_when_both_rows_were_measured_then_whole_and_fusion():
     assert result(ours, other).blocks() == {"float32": (pytest.approx(1.2), pytest.approx(1.5))}
     assert result(ours).blocks() == {}
     assert paper_block_ratio() == pytest.approx(1.245, abs=5e-4)
+
+
+def test_block_sizes_when_both_networks_are_counted_then_of_their_stacks_alone():
+    both = [find_subject(name) for name in BLOCKS]
+    measured = bench(both, batch_sizes=(), rounds=0)
+    assert measured.block_sizes() == (52_004_352, 26_002_176)
+    assert [one["block_parameters"] for one in report(measured)["models"]] == [52_004_352, 26_002_176]
+    assert replace(measured, counts={BLOCKS[0]: counts()}).block_sizes() is None
+    assert paper_blocks_saved() == pytest.approx(26.01e6)
 
 
 def test_printed_when_named_then_each_is_a_preset_that_can_be_found():

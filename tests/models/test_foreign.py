@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from deixis.models.darknet_cfg import convolution_shapes, parse_darknet_cfg
-from deixis.models.foreign import DarknetConv, load_exactly, read_darknet, read_torchvision_vgg16
+from deixis.models.foreign import DarknetConv, find_file, load_exactly, read_darknet, read_torchvision_vgg16
 
 # channels: 3 -> conv 2 -> pool -> conv 4 -> upsample -> route(4 + 2) -> conv 1
 CFG = """
@@ -374,3 +374,25 @@ def test_torchvision_vgg16_when_file_is_missing_then_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"vgg16\.pth") as caught:
         read_torchvision_vgg16(tmp_path / "vgg16.pth")
     assert_one_sentence(caught)
+
+
+def test_find_file_when_the_hub_cannot_be_reached_then_asked_once_and_one_sentence(put_on_hub, monkeypatch):
+    asked = []
+
+    def unreachable(repository, name):
+        asked.append((repository, name))
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.file_exists", unreachable)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", lambda *told: pytest.fail("waits and tries again"))
+    with pytest.raises(FileNotFoundError, match=r"expected a folder with config\.json, or its name on the hub") as told:
+        find_file("no-such-folder", "config.json")
+    assert "\n" not in str(told.value)
+    assert asked == [("no-such-folder", "config.json")]
+
+
+def test_find_file_when_the_hub_has_the_second_name_alone_then_it_is_fetched(put_on_hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_exists", lambda repository, name: name == "pytorch_model.bin")
+    monkeypatch.setattr("transformers.utils.hub.cached_file", lambda repository, name: f"/cache/{repository}/{name}")
+    found = find_file("someone/swin", "model.safetensors", "pytorch_model.bin")
+    assert found == Path("/cache/someone/swin/pytorch_model.bin")

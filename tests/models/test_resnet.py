@@ -423,6 +423,7 @@ def test_build_when_a_resnet_of_other_sizes_lies_in_a_folder_then_built_from_its
     ("content", "words"),
     [
         (json.dumps(BertConfig().to_dict()), "of the kind 'bert'"),
+        (json.dumps({"model_type": "timm_backbone", "backbone": "resnet18"}), "of the kind 'timm_backbone'"),
         ('{"model_type": "no-such-kind"}', "cannot be used"),
         ("{}", "cannot be used"),
         ("[1]", "cannot be used"),
@@ -433,7 +434,7 @@ def test_build_when_a_resnet_of_other_sizes_lies_in_a_folder_then_built_from_its
         ('{"model_type": "resnet", "hidden_sizes": [8]}', "cannot be used"),
         ('{"model_type": "resnet", "hidden_act": "none"}', "cannot be used"),
     ],
-    ids=["bert", "kind", "no-kind", "list", "cut", "deep", "type", "shallow", "short", "activation"],
+    ids=["bert", "timm", "kind", "no-kind", "list", "cut", "deep", "type", "shallow", "short", "activation"],
 )
 def test_build_when_the_config_is_wrong_then_one_sentence(tmp_path, content, words):
     (tmp_path / "config.json").write_text(content)

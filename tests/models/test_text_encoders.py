@@ -14,6 +14,8 @@ from transformers import (
     DistilBertConfig,
     DistilBertModel,
     GPT2Config,
+    ModernBertConfig,
+    ModernBertModel,
     ResNetConfig,
     RobertaConfig,
     RobertaModel,
@@ -176,6 +178,28 @@ def test_layered_when_folder_is_named_then_states_after_the_tapped_layers_of_the
         torch.testing.assert_close(grain[VALID], states[tap][VALID])
     assert text.body.config.num_hidden_layers == 6
     assert not [name for name, _ in text.named_parameters() if "pooler" in name or "layer.6." in name]
+
+
+def test_layered_when_a_configuration_lists_its_layers_then_what_is_stored_of_the_first_builds_them_again(tmp_path):
+    sizes = {"hidden_size": 12, "num_hidden_layers": 8, "num_attention_heads": 2, "intermediate_size": 24}
+    ModernBertModel(ModernBertConfig(vocab_size=13, pad_token_id=0, **sizes)).save_pretrained(tmp_path)
+    text = layered(text_encoder=str(tmp_path))
+    text.load_pretrained(tmp_path)
+    again = layered(text_encoder=config_as_text(text.body.config))
+    again.load_state_dict(text.state_dict())
+    with torch.no_grad():
+        for one, two in zip(text(IDS, VALID), again(IDS, VALID), strict=True):
+            assert torch.equal(one, two)
+
+
+def test_config_as_text_when_the_library_refuses_its_own_then_one_sentence():
+    config = ModernBertConfig(num_hidden_layers=8)
+    config.num_hidden_layers = 3
+    with pytest.raises(
+        ValueError, match="expected a configuration of the kind 'modernbert' that can be stored"
+    ) as told:
+        config_as_text(config)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("kind", ["", "bert", "roberta", "distilbert"])

@@ -2,7 +2,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from deixis.cli import app
 from deixis.data import SCENES, parse_dataset_spec
 from deixis.data.opening import REFER
 from deixis.reproduce import ablations
@@ -125,3 +127,28 @@ def test_folder_when_fields_change_nothing_that_is_learnt_then_the_same(plan):
     for name, value in (("workers", 3), ("save_every", 7), ("keep", 2)):
         assert folder_of(replace(plan, overrides={**SMALL, name: value}), row, 1) == folder_of(plan, row, 1)
     assert folder_of(replace(plan, overrides={**SMALL, "lr": 0.5}), row, 1) != folder_of(plan, row, 1)
+
+
+REFUSED = [
+    (["smcim-table-3", "--spsil", "on"], "expected no --spsil, which the row 'One x One' says itself"),
+    (["smcim-table-4", "--model_fields.merge_blocks", 1], "expected no --model_fields.merge_blocks"),
+    (["smcim-fig-6", "--sigma", 3], "expected no --sigma"),
+    (["smcim-table-3", "--start", "deixis-tiny"], "is a model of its own sizes, which a checkpoint cannot become"),
+    (["mcn-table-2", "--start", "deixis-tiny"], "expected no --start, got 'deixis-tiny'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED, ids=str)
+def test_reproduce_when_an_option_for_all_rows_is_what_a_row_says_then_one_sentence(arguments, sentence, tmp_path):
+    ended = CliRunner().invoke(app, ["reproduce", *map(str, arguments), "--plan", "--out", str(tmp_path)])
+    assert ended.exit_code == 2, ended.output
+    assert sentence in " ".join(ended.stderr.replace("│", " ").split())
+
+
+def test_reproduce_when_an_option_is_no_rows_own_then_all_rows_take_it(tmp_path):
+    arguments = ["smcim-table-4", "--model_fields.image_size", "128", "--steps", "7", "--plan", "--out", str(tmp_path)]
+    ended = CliRunner().invoke(app, ["reproduce", *arguments])
+    assert ended.exit_code == 0, ended.output
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("deixis train")]
+    assert len(lines) == 6
+    assert all('"image_size": 128' in line and "--steps 7" in line for line in lines)

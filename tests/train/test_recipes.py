@@ -262,3 +262,21 @@ def test_sigma_when_below_its_floor_then_refused_with_both():
     with pytest.raises(ValueError, match=r"expected sigma to be at least 3.0, its floor, got 2.5; correct"):
         recipe("debug", sigma_floor=3.0)
     assert recipe("debug", sigma=0.1, sigma_floor=0.1).sigma == 0.1
+
+
+def test_recipe_when_a_checkpoint_brings_its_sizes_then_others_are_refused():
+    with pytest.raises(ValueError, match="expected model_fields to be left out with start") as told:
+        recipe("smcim-scenes", start="runs/checkpoint", model_fields={"interaction": "encoder"})
+    assert "\n" not in str(told.value)
+    assert recipe("smcim-scenes", start="runs/checkpoint").start == "runs/checkpoint"
+
+
+def test_weights_of_when_named_in_several_ways_then_where_they_come_from():
+    named = {"image_encoder": "parts/swin", "text_encoder": "someone/roberta"}
+    made = recipe("smcim", model_fields=named)
+    assert [made.weights_of("image"), made.weights_of("text")] == ["parts/swin", "someone/roberta"]
+    made = replace(made, image_weights="a.pth", text_weights="minilm")
+    assert [made.weights_of("image"), made.weights_of("text")] == ["a.pth", "minilm"]
+    own = {"image_encoder": "resnet101", "text_encoder": "bert"}
+    assert [recipe("smcim", model_fields=own).weights_of(part) for part in ("image", "text")] == ["", ""]
+    assert recipe("smcim", start="deixis-tiny").weights_of("image") == "deixis-tiny"

@@ -346,6 +346,24 @@ def test_objective_when_the_model_is_of_the_family_then_this_one(small):
     assert notes(held.recipe, small(spsil="off").objective.helper) == told[1:]
 
 
+@pytest.mark.parametrize(
+    ("fields", "unsafe"),
+    [
+        ({}, False),
+        ({"spsil_lambda": 2.0}, True),
+        ({"spsil_lambda": 2.0, "sigma_floor": 1.42}, False),
+        ({"sigma_floor": 0.5}, True),
+        ({"spsil_lambda": 2.0, "detach_difficulty": True}, False),
+        ({"spsil_lambda": 2.0, "spsil": "off"}, False),
+    ],
+    ids=str,
+)
+def test_notes_when_sigma_may_fall_to_where_errors_are_rewarded_then_it_is_told(small, fields, unsafe):
+    held = small(**fields)
+    told = [one for one in notes(held.recipe, held.objective.helper) if "sigma may fall below lambda" in one]
+    assert len(told) == unsafe
+
+
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_training_when_one_drawn_scene_repeats_then_plain_losses_fall_and_the_total_below_0(small, bfloat16):
     held = small(bfloat16=bfloat16, images=1, phrases=1)

@@ -360,6 +360,9 @@ TRAINED = [
     ({"image_weights": "parts/yolov3", "start": "", "freeze_image": True}, True),
     ({"image_weights": "", "start": "runs/checkpoint", "freeze_image": True}, True),
     ({"image_weights": "parts/yolov3", "start": ""}, True),
+    ({"image_weights": "", "start": "", "model_fields": {"image_encoder": "parts/swin"}}, True),
+    ({"image_weights": "", "start": "", "model_fields": {"image_encoder": "vgg16"}}, False),
+    ({"image_weights": "", "start": "", "model_fields": 3}, False),
     ({"image_weights": "", "start": "", "freeze_image": True}, False),
     ({"image_weights": "parts/yolov3", "start": "", "freeze_image": False}, False),
 ]

@@ -62,15 +62,39 @@ def test_start_smcim_when_both_encoders_are_given_then_their_weights_and_early_f
     assert {rates[id(p)] for p in model.text.parameters()} == {smcim_recipe.pretrained_lr}
 
 
-@pytest.mark.parametrize("changes", [{"image_weights": ""}, {"freeze_image": False}], ids=str)
-def test_start_smcim_when_from_scratch_or_nothing_shall_stay_then_all_learns(smcim_recipe, resnet_folder, changes):
-    made = dataclasses.replace(smcim_recipe, **{"image_weights": str(resnet_folder), **changes})
+@pytest.mark.parametrize("changes", [{"image_encoder": "darknet-tiny"}, {"freeze_image": False}], ids=str)
+def test_start_smcim_when_from_scratch_or_nothing_shall_stay_then_all_learns(smcim_recipe, changes):
+    fields = {**smcim_recipe.model_fields, **{k: v for k, v in changes.items() if k == "image_encoder"}}
+    made = dataclasses.replace(
+        smcim_recipe, model_fields=fields, freeze_image=changes.get("freeze_image", smcim_recipe.freeze_image)
+    )
     model, _ = start_model(made)
     assert all(p.requires_grad for p in model.parameters())
     assert all(m.training for m in model.train().encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
-    theirs = smcim_tensors(resnet_folder, ["encoder.stages.0.layers.0.shortcut.convolution.weight"])
-    loaded = [torch.equal(model.encoder.body.state_dict()[name], tensor) for name, tensor in theirs.items()]
-    assert loaded == [bool(made.image_weights)]
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_start_smcim_when_a_backbone_is_named_then_weights_are_its_own_and_learn_at_its_rate(
+    smcim_recipe, resnet_folder, also
+):
+    made = dataclasses.replace(smcim_recipe, image_weights=str(resnet_folder) if also else "")
+    assert made.weights_of("image") == str(resnet_folder)
+    model, _ = start_model(made)
+    own = model.encoder.body.state_dict()
+    theirs = smcim_tensors(resnet_folder, own)
+    assert len(theirs) == len(own)
+    assert all(torch.equal(own[name], tensor) for name, tensor in theirs.items())
+    frozen = {id(p) for p in model.encoder.frozen_parameters()}
+    assert {id(p) for p in model.encoder.parameters() if not p.requires_grad} == frozen
+    rates = {id(p): group["lr"] for group in parameter_groups(model, made) for p in group["params"]}
+    assert {rates[id(p)] for p in model.encoder.parameters() if p.requires_grad} == {made.pretrained_lr}
+
+
+def test_start_smcim_when_a_backbone_has_no_weights_then_one_sentence(smcim_recipe, resnet_folder):
+    (resnet_folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"expected a folder with model\.safetensors or") as caught:
+        start_model(smcim_recipe)
+    assert "\n" not in str(caught.value)
 
 
 def test_start_smcim_when_the_text_encoder_is_named_then_words_and_weights_are_its_own(smcim_recipe, bert_folder):
@@ -109,7 +133,7 @@ def test_start_smcim_when_darknet_tiny_then_a_darknet_folder_fills_it(smcim_reci
     ("stages", "kept"), [(0, ()), (1, ("embeddings.",)), (3, ("embeddings.", "encoder.layer.0.", "encoder.layer.1."))]
 )
 def test_start_smcim_when_text_is_frozen_then_so_much_of_it_from_below_keeps_its_weights(smcim_recipe, stages, kept):
-    model, _ = start_model(dataclasses.replace(smcim_recipe, freeze_text=stages))
+    model, _ = start_model(dataclasses.replace(smcim_recipe, freeze_text=stages, freeze_image=False))
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {
         f"text.body.{name}" for name, _ in model.text.body.named_parameters() if kept and name.startswith(kept)

@@ -295,8 +295,14 @@ def _print(result: Result) -> None:
     )
     for title, heads, rows in tables(result):
         _print_table(title, heads, rows)
-    from deixis.evaluate.costs.bench import paper_block_ratio
+    from deixis.evaluate.costs.bench import paper_block_ratio, paper_blocks_saved
 
+    if sizes := result.block_sizes():
+        ours, other = (size / 1e6 for size in sizes)
+        typer.echo(
+            f"stacks of CA2M {ours:.2f}M parameters, of encoder blocks {other:.2f}M: {ours - other:.2f}M fewer (the "
+            f"paper: {paper_blocks_saved() / 1e6:.2f}M)"
+        )
     for precision, (whole, alone) in result.blocks().items():
         typer.echo(
             f"CA2M against the encoder block, {precision}: {whole:.3f} times as fast (the paper: "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from deixis.reproduce.experiments import EXPERIMENTS, Experiment
 if TYPE_CHECKING:
     from deixis.reproduce.ablations import Plan
     from deixis.reproduce.checkpoints import GivenModel
+    from deixis.train.recipes import Recipe
 
 _SCENES = ("scenes", "scenes+", "scenesg")
 _REFER = ("refcoco", "refcoco+", "refcocog-umd", "refcocog-google", "referit")
@@ -111,9 +112,11 @@ def plan_for(wishes: Wishes, experiment: Experiment) -> Plan:
     numbers = wishes.seeds.split(",")
     if not all(number.strip().isdecimal() for number in numbers):
         raise typer.BadParameter(f"expected --seeds such as 1 or 1,2,3, got {wishes.seeds!r}")
-    overrides = parse_fields(list(wishes.arguments), recipe(experiment.recipes[wishes.budget]))
+    base = recipe(experiment.recipes[wishes.budget])
+    overrides = parse_fields(list(wishes.arguments), base)
     if "seed" in overrides:
         raise typer.BadParameter("expected --seeds for the rows of a table, got --seed")
+    _refuse_what_rows_say(experiment, overrides, base)
     if wishes.budget == "paper" and wishes.root is not None:
         overrides = {"root": str(wishes.root), **overrides}
     return Plan(
@@ -126,6 +129,22 @@ def plan_for(wishes: Wishes, experiment: Experiment) -> Plan:
         root=wishes.root,
         precision=wishes.precision,
     )
+
+
+def _refuse_what_rows_say(experiment: Experiment, overrides: Mapping[str, Any], base: Recipe) -> None:
+    """Raise BadParameter where an option for all rows would be put aside by what makes one of them."""
+    inner = overrides.get("model_fields", {})
+    named = [one for one in overrides if one != "model_fields"]
+    named += [f"model_fields.{one}" for one, value in inner.items() if value != base.model_fields.get(one)]
+    for row in experiment.rows:
+        said = [*row.recipe_fields, *(f"model_fields.{one}" for one in row.model_fields)]
+        if clash := sorted({*named} & {*said}):
+            raise typer.BadParameter(f"expected no --{clash[0]}, which the row {row.name!r} says itself; leave it out")
+        if overrides.get("start") and row.model_fields:
+            raise typer.BadParameter(
+                f"expected no --start, got {overrides['start']!r}: the row {row.name!r} is a model of its own sizes, "
+                "which a checkpoint cannot become; leave it out"
+            )
 
 
 def given_models(wishes: Wishes) -> list[GivenModel]:

@@ -74,6 +74,8 @@ def _choose(name: str, arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]
         raise typer.BadParameter(f"expected a recipe out of {', '.join(list_recipes())}, got {name!r}")
     if name != finetune.NAME:
         values = parse_fields(arguments, recipe(name))
+        if values.get("start") and values.get("model"):
+            raise typer.BadParameter(f"expected --model or --start, got both: {values['model']!r}, {values['start']!r}")
     else:
         values = parse_fields(finetune.fields_of(arguments), recipe(name))
         finetune.check_fields(values)

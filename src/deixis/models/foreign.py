@@ -239,19 +239,26 @@ def find_file(source: str | Path, *names: str) -> Path:
     if Path(source).is_dir():
         found = next((Path(source) / name for name in names if (Path(source) / name).is_file()), None)
     elif is_hub_name(source):
-        from transformers.utils.hub import cached_file
-
-        for name in names:
-            try:
-                found = found or cached_file(str(source), name)
-            except (OSError, ValueError):  # neither there nor in the cache
-                continue
+        found = next((file for name in names if (file := _from_hub(str(source), name)) is not None), None)
     if found is None:
         raise FileNotFoundError(
             f"expected a folder with {' or '.join(names)}, or its name on the hub, got {str(source)!r}; check it, "
             "and the network if it is the hub's"
         )
     return Path(found)
+
+
+def _from_hub(repository: str, name: str) -> str | None:
+    """A file of the hub or its cache. Asked once: a misspelt folder is a name on the hub too, and must not wait."""
+    from huggingface_hub import file_exists, try_to_load_from_cache
+    from transformers.utils.hub import cached_file
+
+    try:
+        if isinstance(try_to_load_from_cache(repository, name), str) or file_exists(repository, name):
+            return cached_file(repository, name)
+    except Exception:  # no network, no such repository: the errors of whatever HTTP library the hub's client uses
+        return None
+    return None
 
 
 def is_hub_name(source: str | Path) -> bool:
@@ -287,10 +294,16 @@ def read_transformers_config(source: str | Path, what: str) -> PretrainedConfig:
 
 
 def config_as_text(config: PretrainedConfig) -> str:
-    """All sizes of a configuration as JSON: what a model can be built from without the folder it came from."""
+    """All sizes of a configuration as JSON: what a model can be built from without the folder it came from.
+
+    Raises:
+        ValueError: the library does not take its own description back; a checkpoint with it could not be loaded.
+    """
     values = json.loads(config.to_json_string(use_diff=False))
     history = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "transformers_version")
-    return json.dumps({name: value for name, value in values.items() if name not in history})
+    text = json.dumps({name: value for name, value in values.items() if name not in history})
+    read_transformers_config(text, f"a configuration of the kind {config.model_type!r} that can be stored")
+    return text
 
 
 def shown(source: str | Path) -> str:

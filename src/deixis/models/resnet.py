@@ -158,7 +158,7 @@ def build_smcim_encoder(name: str) -> SmcimEncoder:
     from transformers import MODEL_FOR_BACKBONE_MAPPING
 
     config = read_transformers_config(name, "the configuration of a backbone")
-    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING or not hasattr(config, "stage_names"):  # timm's have none
         raise ValueError(
             f"expected image_encoder to name a backbone of the transformers library, got {shown(name)} of the kind "
             f"{config.model_type!r}; name a ResNet, Swin, ConvNeXt or the like"

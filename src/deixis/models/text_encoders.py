@@ -194,6 +194,9 @@ def _first_layers(source: str | Path, layers: int, width: int) -> PretrainedConf
             f"expected a model of width {width} in {shown(source)}, got {sizes.hidden_size}; set text_dim="
             f"{sizes.hidden_size}"
         )
+    for name, value in [*vars(sizes).items()]:  # such as ModernBERT's: what each layer is
+        if name.endswith("layer_types") and isinstance(value, list):
+            setattr(sizes, name, value[:layers])
     sizes.num_hidden_layers = layers
     return sizes
 

@@ -47,11 +47,9 @@ class Plan:
         shared = {"steps": SMALL_STEPS} if self.budget == "small" else {}
         shared |= self.experiment.recipe_fields.get(self.budget, {})
         fields = {**shared, **self.overrides, **row.recipe_fields, "seed": seed}
-        fields["model_fields"] = {
-            **recipe(name).model_fields,
-            **self.overrides.get("model_fields", {}),
-            **row.model_fields,
-        }
+        if not fields.get("start"):  # a checkpoint has its own sizes
+            common = self.overrides.get("model_fields", {})
+            fields["model_fields"] = {**recipe(name).model_fields, **common, **row.model_fields}
         return recipe(name, **fields)
 
 

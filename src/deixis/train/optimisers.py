@@ -40,11 +40,8 @@ def parameter_groups(model: GroundingModel, recipe: Recipe) -> list[dict[str, An
     gradient is 0 in most batches, it would be the whole step.
     """
     least = 4 if recipe.optimiser == "adam" else 2
-    named = recipe.model_fields.get("text_encoder", "bert") not in ("bert", "minilm", "glove-gru")  # its own weights
-    text = recipe.text_weights or recipe.start or named
-    starts = {"image": recipe.image_weights or recipe.start, "text": text}
     known = model.pretrained_parameters()
-    pretrained_ids = {id(p) for part, source in starts.items() if source for p in known[part]}
+    pretrained_ids = {id(p) for part in ("image", "text") if recipe.weights_of(part) for p in known[part]}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:

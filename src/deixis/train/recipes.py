@@ -6,10 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from deixis.config import IMAGE_ENCODERS, MCN_ENCODERS, SMCIM_ENCODERS, TEXT_ENCODERS
 from deixis.train.batch_advice import RATES, batch_note, scaled_for_batch
 from deixis.train.recipe_checks import PATIENCE, check_recipe
 
-__all__ = ["RECIPES", "Recipe", "batch_note", "list_recipes", "recipe", "recipe_of_json", "scaled_for_batch"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "batch_note",
+    "is_own_encoder",
+    "list_recipes",
+    "recipe",
+    "recipe_of_json",
+    "scaled_for_batch",
+]
+
+_OWN_ENCODERS = {
+    "image": ("", *IMAGE_ENCODERS, *MCN_ENCODERS, *SMCIM_ENCODERS["image"]),
+    "text": ("", *TEXT_ENCODERS, *SMCIM_ENCODERS["text"]),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,16 +34,18 @@ class Recipe:
     model: str = "deixis-tiny"
     """A preset of ``deixis.config``."""
     start: str = ""
-    """Checkpoint to go on from: a bundled name or a folder. Its sizes count, and no pretrained part is read."""
+    """Checkpoint to go on from: a bundled name or a folder. Its sizes count, and no pretrained part is read; ``model``
+    and ``model_fields`` say nothing then.
+    """
     image_weights: str = ""
     """Folder of a Darknet network (.cfg, and .weights or such as darknet53.conv.74), or the .pth file of
-    EfficientNet-Lite0 or VGG-16; empty: from scratch.
+    EfficientNet-Lite0, VGG-16 or a ResNet; empty: from scratch, or what ``model_fields`` names as the encoder.
     """
     freeze_image: bool = True
     """Whether the part of a pretrained image encoder that the family's paper keeps fixed stays so."""
     text_weights: str = ""
     """Folder of a BERT checkpoint with tokenizer.json, which models of word pieces need; or the packaged GloVe table's
-    folder or a GloVe text file, or none: from scratch.
+    folder or a GloVe text file; empty: from scratch, or what ``model_fields`` names as the encoder.
     """
     freeze_text: int = 0
     """How much of SMCIM's text encoder keeps its weights, from below: 1 word vectors, 1 + k also the first k layers."""
@@ -163,6 +180,20 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_recipe(self)
+
+    def weights_of(self, part: str) -> str:
+        """What the weights of the ``image`` or ``text`` encoder come from; empty: they are random.
+
+        That is ``start``, ``image_weights`` or ``text_weights``, or an encoder of ``model_fields`` that is a folder or
+        a name on the hub.
+        """
+        encoder = self.model_fields.get(f"{part}_encoder", "")
+        return self.start or getattr(self, f"{part}_weights") or ("" if is_own_encoder(part, encoder) else encoder)
+
+
+def is_own_encoder(part: str, name: object) -> bool:
+    """Whether the name is one of ours, or empty; any other is a folder or a name on the hub."""
+    return name in _OWN_ENCODERS[part]
 
 
 def tiny() -> Recipe:
@@ -373,6 +404,11 @@ def recipe(name: str, **overrides: Any) -> Recipe:  # noqa: ANN401  fields have 
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"expected recipe fields out of {sorted(known)}, got {unknown!r}")
     named = RECIPES[name]()
+    if overrides.get("start") and overrides.get("model_fields"):
+        raise ValueError(
+            "expected model_fields to be left out with start, whose checkpoint has its own sizes, got "
+            f"{overrides['model_fields']!r}; leave out one of them"
+        )
     if "steps" in overrides and not overrides.get("epochs"):  # so many steps, however many make an epoch
         overrides = {"epochs": 0, "milestones": (), **overrides}
     made = replace(named, **overrides)

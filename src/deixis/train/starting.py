@@ -35,7 +35,7 @@ from deixis.models.smcim import SmcimModel
 from deixis.models.text_encoders import BertEncoder, GloveGruEncoder, LayeredText
 from deixis.models.word_vectors import read_word_vectors
 from deixis.structures import Sample
-from deixis.train.recipes import Recipe
+from deixis.train.recipes import Recipe, is_own_encoder
 
 DRAWN_FOR_WORDS = 600
 """Drawn scenes whose phrases give a vocabulary."""
@@ -57,7 +57,7 @@ def start_model(recipe: Recipe, samples: Sequence[Sample] = ()) -> tuple[Groundi
         image_pretrained = _kept_its_image_encoder(folder)
     else:
         model, tokenizer = _model_of_parts(recipe, samples)
-        image_pretrained = bool(recipe.image_weights)
+        image_pretrained = bool(recipe.weights_of("image"))
     if not model.adapts_canvas and set(recipe.image_sizes) != {model.config.image_size}:
         raise ValueError(
             f"expected image_sizes to be ({model.config.image_size},), the one canvas that this model answers on, got "
@@ -85,7 +85,9 @@ def _kept_its_image_encoder(checkpoint: Path) -> bool:
     told = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("recipe")
     if not isinstance(told, dict) or not told:
         return True
-    return bool(told.get("freeze_image", True) and (told.get("image_weights") or told.get("start")))
+    inner = told.get("model_fields")
+    named = isinstance(inner, dict) and not is_own_encoder("image", inner.get("image_encoder", ""))
+    return bool(told.get("freeze_image", True) and (told.get("image_weights") or told.get("start") or named))
 
 
 def _model_of_parts(recipe: Recipe, samples: Sequence[Sample]) -> tuple[GroundingModel, PhraseTokenizer]:
@@ -94,15 +96,13 @@ def _model_of_parts(recipe: Recipe, samples: Sequence[Sample]) -> tuple[Groundin
         model, tokenizer = _with_word_pieces(recipe, config)
     else:
         model, tokenizer = _with_word_vectors(recipe, config, samples)
-    if recipe.image_weights:
-        load_image_weights(model, Path(recipe.image_weights))
+    if source := recipe.weights_of("image"):
+        load_image_weights(model, Path(source))
     return model, tokenizer
 
 
 def _with_word_pieces(recipe: Recipe, config: Config) -> tuple[GroundingModel, PhraseTokenizer]:
-    source = recipe.text_weights
-    if isinstance(config, SmcimConfig) and not source and config.text_encoder != "bert":
-        source = config.text_encoder
+    source = recipe.weights_of("text")
     if not source:
         raise ValueError(
             "expected text_weights to name a BERT folder with tokenizer.json, got ''; give one, such as the folder "

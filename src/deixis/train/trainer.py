@@ -226,9 +226,9 @@ def notes(recipe: Recipe, helper: nn.Module) -> list[str]:
     """Lines to tell before a run: what about it surprises."""
     paced = any(isinstance(module, SelfPacing) for module in helper.modules())
     told = [batch_note(recipe), NEGATIVE_TOTAL if paced else ""]
-    if not (recipe.start or recipe.image_weights or recipe.model_fields.get("image_encoder")):
+    if not recipe.weights_of("image"):
         told.append("no image_weights are named: the image encoder starts from random ones")
-    if not (recipe.start or recipe.text_weights or recipe.model_fields.get("text_encoder")):
+    if not recipe.weights_of("text"):
         told.append("no text_weights are named: words start from random vectors")
     if paced and recipe.sigma_floor < recipe.spsil_lambda / math.sqrt(2) and not recipe.detach_difficulty:
         told.append(

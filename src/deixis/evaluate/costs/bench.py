@@ -143,6 +143,13 @@ class Result:
                 found[precision] = (other.times_over(ours), alone)
         return found
 
+    def block_sizes(self) -> tuple[int, int] | None:
+        """Parameters of the stacks of CA2M, and of encoder blocks; None where not both rows were counted."""
+        if not all(name in self.counts for name in BLOCKS):
+            return None
+        ours, other = (self.counts[name].blocks for name in BLOCKS)
+        return ours, other
+
 
 class _Steps:
     """Tells how far the work is."""
@@ -291,6 +298,7 @@ def report(result: Result) -> dict[str, Any]:
             "words": counts.words,
             "parameters": {**counts.parameters, "all": counts.all_parameters},
             "operations": {**counts.operations, "all": counts.all_operations},
+            "block_parameters": counts.blocks,
         }
         for name, counts in result.counts.items()
     ]
@@ -332,6 +340,14 @@ def _median_and_p95(values: Sequence[float]) -> dict[str, float]:
 def paper_block_ratio() -> float:
     """How many times as fast CA2M is in SMCIM Table V: 31.5 / 25.3."""
     return PRINTED[BLOCKS[0]].per_second / PRINTED[BLOCKS[1]].per_second
+
+
+def paper_blocks_saved() -> float:
+    """How many parameters fewer the encoder blocks have in SMCIM Table V: 147.15M - 121.14M."""
+    ours, other = (PRINTED[name].parameters for name in BLOCKS)
+    assert ours is not None
+    assert other is not None
+    return ours - other
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -11,6 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from deixis.models.alternate_attention import AlternateLayer, JointEncoderLayer
+
 IMAGE, TEXT, FUSION, HEAD = "image encoder", "text encoder", "fusion", "head"
 PARTS: tuple[str, ...] = (IMAGE, TEXT, FUSION, HEAD)
 
@@ -39,6 +41,8 @@ class Counts:
     """By part; a multiplication and an addition are two."""
     image_px: int
     words: int
+    blocks: int = 0
+    """Parameters of SMCIM's stacks of CA²M, or of encoder layers in their place; 0 in other networks."""
 
     @property
     def all_parameters(self) -> int:
@@ -69,6 +73,12 @@ def count_parameters(model: nn.Module, parts: Mapping[str, str]) -> dict[str, in
         part = next((part for prefix, part in parts.items() if name.startswith(f"{prefix}.")), FUSION)
         counts[part] += parameter.numel()
     return counts
+
+
+def count_blocks(model: nn.Module) -> int:
+    """Parameters of SMCIM's stacks of CA²M, or of encoder layers in their place; 0 in other networks."""
+    blocks = (one for one in model.modules() if isinstance(one, AlternateLayer | JointEncoderLayer))
+    return sum(parameter.numel() for block in blocks for parameter in block.parameters())
 
 
 def count_operations(model: nn.Module, parts: Mapping[str, str], **inputs: Tensor) -> dict[str, int]:

@@ -14,6 +14,7 @@ from deixis.config import PRESETS, preset
 from deixis.evaluate.costs.operations import (
     GROUNDING_PARTS,
     Counts,
+    count_blocks,
     count_operations,
     count_parameters,
     present_parts,
@@ -209,4 +210,5 @@ def count(subject: Subject, *, image_px: int | None, words: int) -> Counts:
         operations=count_operations(timed.model, timed.parts, **timed.inputs(pixels, ids)),
         image_px=timed.image_px,
         words=timed.words,
+        blocks=count_blocks(timed.model),
     )
