@@ -135,6 +135,18 @@ def test_papers_when_it_names_commands_then_they_and_their_options_exist():
     assert seen > 25
 
 
+def test_papers_when_a_command_trains_smcim_then_it_names_both_encoders_or_a_checkpoint():
+    """Without words nothing starts, and without image weights it is not the paper's model."""
+    seen = 0
+    for number, (command, *words) in commands():
+        trains = command == "train" and bool(words) and words[0].startswith("smcim") and len(words) > 1
+        made = command == "reproduce" and bool(words) and re.fullmatch(r"smcim-(table-.|fig-6)", words[0])
+        if (trains or made) and not {"--start", "--model", "--show"} & set(words):
+            assert {"--image_weights", "--text_weights"} <= set(words), (number, words)
+            seen += 1
+    assert seen > 6
+
+
 def section(title):
     """The text from a heading to the next one of its rank."""
     return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]

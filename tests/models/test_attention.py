@@ -110,6 +110,14 @@ def test_block_when_dropout_and_training_then_output_varies_and_in_eval_not():
     assert torch.equal(block(query, memory), block(query, memory))
 
 
+def test_block_when_all_that_dropout_can_drop_is_dropped_then_the_residuals_remain():
+    block = AttentionBlock(dim=4, heads=2, ffn_dim=8, dropout=0.5)
+    query = torch.randn(2, 3, 4)
+    with torch.no_grad():
+        block.dropout = nn.Dropout(1.0)
+        close(block.train()(query, torch.randn(2, 4, 4)), block.ffn_norm(block.attention_norm(query)))
+
+
 def test_alternate_when_masked_tokens_change_then_real_ones_do_not():
     layer = AlternateAttention(dim=8, heads=2, ffn_dim=16, dropout=0.0).eval()
     visual, textual = torch.randn(2, 6, 8), torch.randn(2, 4, 8)

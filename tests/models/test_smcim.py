@@ -10,10 +10,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from deixis.config import config_from_dict, config_to_dict, preset
-from deixis.models.alternate_attention import sine_position
+from deixis.models.alternate_attention import LastStep, sine_position
 from deixis.models.darknet import ThreeScales
 from deixis.models.deixis import grid_positions
 from deixis.models.smcim import SmcimModel, SmcimOutput, SmcimScene, VisualFeatures, share_inside
+from deixis.reproduce.experiments import SMCIM_TABLE_3, SMCIM_TABLE_4
 
 IDS = torch.tensor([[2, 4, 6, 3], [2, 7, 3, 0], [2, 5, 9, 3]])
 VALID = torch.tensor([[True] * 4, [True, True, True, False], [True] * 4])
@@ -145,35 +146,26 @@ def test_parts_when_counted_then_as_worked_out():
     assert count(model.interaction.visual_merge) == count(model.interaction.textual_merge) == 0
 
 
-TABLE_3 = {  # numbers of visual and of textual features; six blocks of grouping in all
-    (1, 1): {"visual_features": (5,), "text_features": (6,), "group_blocks": 6},
-    (3, 1): {"text_features": (6,), "group_blocks": 6},
-    (1, 3): {"visual_features": (5,)},
-    (3, 2): {"text_features": (4, 6), "group_blocks": 3},
-    (2, 3): {"visual_features": (4, 5)},
-    (3, 3): {},
-}
-TABLE_4 = {  # blocks of grouping and of merging
-    (3, 1): {"group_blocks": 1, "merge_blocks": 1}, (3, 2): {"group_blocks": 1, "merge_blocks": 2},
-    (6, 1): {"merge_blocks": 1}, (6, 2): {"merge_blocks": 2}, (0, 9): {"group_blocks": 0, "merge_blocks": 9},
-    (6, 3): {},
-}  # fmt: skip
+NUMBERS = {"One": 1, "Two": 2, "Three": 3}
 
 
-@pytest.mark.parametrize("row", TABLE_3)
+@pytest.mark.parametrize("row", SMCIM_TABLE_3.rows, ids=lambda row: row.name)
 def test_table_3_when_features_are_left_out_then_nine_blocks_of_the_same_widths(row):
     with torch.device("meta"):
-        model = SmcimModel(preset("smcim-r50", **TABLE_3[row]))
-    assert (len(model.image.features.project), len(model.interaction.groups)) == row
+        model = SmcimModel(preset("smcim-r50", **row.model_fields))
+    visual, textual = row.name.split(" x ")
+    assert len(model.image.features.project) == NUMBERS[visual]
+    assert len(model.interaction.groups) == NUMBERS[textual]
     assert count(model.interaction.groups) == 6 * 2 * 789_760
     assert count(model.interaction.merge) == 3 * 2 * 7_087_872
 
 
-@pytest.mark.parametrize("row", TABLE_4)
+@pytest.mark.parametrize("row", SMCIM_TABLE_4.rows, ids=lambda row: row.name)
 def test_table_4_when_blocks_are_counted_then_as_in_its_row(row):
     with torch.device("meta"):
-        model = SmcimModel(preset("smcim-r50", **TABLE_4[row]))
-    assert (sum(len(group) for group in model.interaction.groups), len(model.interaction.merge)) == row
+        model = SmcimModel(preset("smcim-r50", **row.model_fields))
+    grouping = sum(len(group) for group in model.interaction.groups)
+    assert f"{grouping} grouping, {len(model.interaction.merge)} merging" == row.name
 
 
 # the contract
@@ -372,6 +364,46 @@ def test_visual_features_when_read_from_the_maps_then_stages_side_by_side_at_str
     assert got[0, :, 8].tolist() == [7, 7, 7, 7]
 
 
+def test_visual_features_when_stage_5_grows_then_bilinearly():
+    config = replace(preset("smcim-tiny"), group_dim=4, group_heads=1, merge_heads=1, projection="conv1x1")
+    part = VisualFeatures(config, (4, 4, 4))
+    with torch.no_grad():
+        part.project[2].weight.copy_(torch.eye(4)[..., None, None])
+        part.project[2].bias.zero_()
+        deep = torch.tensor([[0.0, 4.0], [8.0, 12.0]]).expand(1, 4, 2, 2)
+        got = part(ThreeScales(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 4, 4), deep))
+    assert got[0, :, 8].tolist() == [0, 1, 3, 4, 2, 3, 5, 6, 6, 7, 9, 10, 8, 9, 11, 12]
+
+
+def test_ground_when_computed_plainly_then_each_grain_meets_its_group_and_all_of_them_merge(build, pixels):
+    """SMCIM section III-B2, Fig. 3, written out: F_v^0 and grain i of the words in group i, all merged, then [CLS]."""
+    model = build(group_blocks=2, merge_blocks=2, mask_padding=False)
+    parts = model.interaction
+    content, ids, valid = CONTENT[1:], IDS[:1], VALID[:1]
+    with torch.no_grad():
+        scene = model.encode_image(pixels[1:], content)
+        first = model.image.features(model.encoder(pixels[1:]))
+        grains = model.text(ids, valid)
+        first = first + sine_position(4, 24, first)
+        visuals, textuals = [], []
+        for i in range(3):
+            into, words_into = model.image.to_groups[i], parts.textual_in[i]
+            visual = F.linear(first, into.weight, into.bias)
+            textual = F.linear(grains[i], words_into.weight, words_into.bias)
+            for layer in parts.groups[i]:
+                visual, textual = layer(visual, textual, scene.valid, valid, sine_position(4, 8, visual))
+            visuals.append(visual)
+            textuals.append(textual)
+        visual, textual = torch.cat(visuals, 2), torch.cat(textuals, 2)
+        for layer in parts.merge:
+            visual, textual = layer(visual, textual, scene.valid, valid, sine_position(4, 24, visual))
+        hidden = textual[:, 0]
+        for layer in (model.head[0], model.head[2]):
+            hidden = F.linear(hidden, layer.weight, layer.bias).clamp(min=0)
+        box = 1 / (1 + torch.exp(-F.linear(hidden, model.head[4].weight, model.head[4].bias)))
+        close(model.ground(scene, ids, valid).boxes_cxcywh, box, 1e-6)
+
+
 @pytest.mark.parametrize(("at", "tokens", "attention"), [("both", 1, 1), ("tokens", 1, 0), ("attention", 0, 1)])
 def test_position_when_placed_then_sines_of_the_width_where_it_says(build, at, tokens, attention):
     position = build(position_at=at).position
@@ -454,6 +486,23 @@ def test_attention_when_one_pixel_draws_all_then_the_last_block_is_what_is_shown
         close(model.attention(scene, IDS[:1], VALID[:1])["box"], torch.full((1, 4, 4), 1 / 16))
         last.query.bias.normal_(std=30)
         assert model.attention(scene, IDS[:1], VALID[:1])["box"].max() > 0.1
+
+
+@pytest.mark.parametrize("values", KINDS, ids=name_of)
+def test_attention_when_two_blocks_merge_then_of_what_the_last_one_was_given(build, pixels, values):
+    model = build(**values, merge_blocks=2)
+    steps = []
+
+    def keep(layer, inputs, outputs):
+        visual, textual, pixel_valid, token_valid, position = inputs
+        steps.append(LastStep(visual, textual, outputs[0], pixel_valid, token_valid, position))
+
+    model.interaction.merge[1].register_forward_hook(keep)
+    with torch.no_grad():
+        scene = model.encode_image(pixels, CONTENT).pick(IMAGE_INDEX)
+        boxes, words = model.attention(scene, IDS, VALID)["box"], model.word_attention(scene, IDS, VALID)
+        close(boxes.flatten(1), model.interaction.last.pixels_seen(steps[0]))
+        close(words, model.interaction.last.words_seen(steps[1]))
 
 
 # parameters and preprocessing
