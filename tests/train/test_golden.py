@@ -39,7 +39,7 @@ def one_thread():
 
 @pytest.fixture
 def recipes(tmp_path, bert_folder, monkeypatch):
-    """Recipes by their names: small models, from scratch but for the words' random vectors, in float32."""
+    """Recipes by their names: small models in float32; what they start from is random, from scratch or in a folder."""
     monkeypatch.setattr("deixis.train.starting.training_phrases", lambda made: WORDS)
     common = {"steps": STEPS, "warmup": 5, "lr": 1e-4, "pretrained_lr": 1e-4, "seed": 1, "absent": 0.5}
     mcn = {"fusion_dim": 12, "dim": 8, "aspp_dim": 4, "text_dim": 10, "word_dim": 6, "max_tokens": 6, "image_size": 64}
