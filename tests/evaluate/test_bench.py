@@ -40,7 +40,7 @@ from deixis.evaluate.costs.operations import (
     present_parts,
 )
 from deixis.evaluate.costs.peers import GroundingDinoPeer, OwlViTPeer, build_peer
-from deixis.evaluate.costs.speed_plot import Point, draw_speed_accuracy, round_axis
+from deixis.evaluate.costs.speed_plot import FRAME, Point, draw_speed_accuracy, round_axis
 from deixis.evaluate.costs.subjects import (
     Subject,
     TimedGrounder,
@@ -483,6 +483,12 @@ def test_draw_speed_accuracy_when_two_models_then_the_faster_is_right_and_the_be
     assert centres[0][1] < centres[1][1]
     with pytest.raises(ValueError, match="--accuracy"):
         draw_speed_accuracy([], accuracy_label="")
+
+
+def test_draw_speed_accuracy_when_a_point_lies_near_the_right_edge_then_its_name_stays_in_the_frame():
+    points = [Point(name=name, per_second=n, accuracy=0.9) for name, n in (("deixis-tiny", 9), ("mcn-scenes", 35))]
+    pixels = np.asarray(draw_speed_accuracy(points, accuracy_label="Acc@0.5"))
+    assert (pixels[FRAME[1] : FRAME[3], FRAME[2] + 2 :] == 255).all()
 
 
 def test_turns_when_taken_then_every_second_round_goes_backwards(monkeypatch):

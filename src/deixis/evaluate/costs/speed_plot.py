@@ -13,6 +13,8 @@ from deixis.plots import FONT_PX, INK, Font, Frame, round_axis
 WIDTH_PX, HEIGHT_PX = 960, 640
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 90, 40, 40, 80
 DOT_PX = 7
+FRAME = (LEFT_PX, TOP_PX, WIDTH_PX - RIGHT_PX, HEIGHT_PX - BOTTOM_PX)
+PICTURE = (0, 0, WIDTH_PX, HEIGHT_PX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ def draw_speed_accuracy(points: Sequence[Point], *, accuracy_label: str) -> Imag
     if not points:
         raise ValueError("expected at least one model with a known accuracy to plot, got none; give --accuracy")
     frame = Frame(
-        box=(LEFT_PX, TOP_PX, WIDTH_PX - RIGHT_PX, HEIGHT_PX - BOTTOM_PX),
+        box=FRAME,
         across=round_axis([point.per_second for point in points]),
         up=round_axis([100 * point.accuracy for point in points]),
     )
@@ -65,19 +67,20 @@ def _draw_name(
     font: Font,
     taken: Sequence[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float]:
-    """Write the name at the first free place around its point; return where it stands."""
+    """Write the name at the first free place around its point, within the frame if one is; return where it stands."""
     x, y = at
     gap = DOT_PX + 4
     places = [(x + gap, y, "lm"), (x - gap, y, "rm"), (x, y - gap, "mb"), (x, y + gap, "mt")]
     boxes = [(place, pen.textbbox(place[:2], name, font=font, anchor=place[2])) for place in places]
-    free = [
-        (place, box)
-        for place, box in boxes
-        if box[0] >= 0 and box[2] <= WIDTH_PX and box[1] >= 0 and not any(_overlap(box, other) for other in taken)
-    ]
-    place, box = (free or boxes)[0]
+    free = [(place, box) for place, box in boxes if not any(_overlap(box, other) for other in taken)]
+    within = [one for one in free if _contains(FRAME, one[1])] or [one for one in free if _contains(PICTURE, one[1])]
+    place, box = (within or boxes)[0]
     pen.text(place[:2], name, fill=INK, font=font, anchor=place[2])
     return box
+
+
+def _contains(outer: Sequence[float], box: Sequence[float]) -> bool:
+    return outer[0] <= box[0] and outer[1] <= box[1] and box[2] <= outer[2] and box[3] <= outer[3]
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
