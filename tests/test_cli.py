@@ -337,6 +337,7 @@ def test_ground_when_a_numbered_picture_would_overwrite_another_then_status_2(ph
         ["train", "debug", "--show", "--image_weights"],
         ["train", "debug", "--image_weights", "--steps", "3", "--show"],
         ["train", "--resume", "runs/a", "--out", "runs/b"],
+        ["train", "smcim-scenes", "--start", "deixis-tiny", "--model", "smcim-tiny", "--show"],
     ],
     ids=" ".join,
 )
