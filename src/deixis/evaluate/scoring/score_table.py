@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from deixis.evaluate.reports.report import TITLES
 from deixis.evaluate.scoring.score import ScoreResult
 from deixis.metrics import Tally
 from deixis.metrics.slices import METRICS
 
 _COLUMNS = {
-    "rec.acc@0.5": "box Acc@0.5",
-    "rec.mean_iou": "mean IoU",
-    "res.miou": "mask mIoU",
-    "res.oiou": "oIoU",
-    "res.acc@0.5": "Acc@0.5",
-    "res.acc@0.7": "Acc@0.7",
-    "res.acc@0.9": "Acc@0.9",
-    "ie": "IE",
+    **TITLES,
     "no_target_accuracy": "N-acc",
     "generalised.t_acc": "T-acc",
     "generalised.giou": "gIoU",
