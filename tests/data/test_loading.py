@@ -15,11 +15,11 @@ from deixis.data.loading import (
     SceneSource,
     Target,
     Thing,
-    absent_targets,
     collate,
     content_of,
     mask_on_grid,
 )
+from deixis.data.pictures import counted
 from deixis.data.scenes import draw_scene
 from deixis.data.transforms import View
 from deixis.geometry.images import letterbox
@@ -321,37 +321,6 @@ def test_photo_source_when_drawn_then_things_have_a_kind_alone():
             assert told.labels.tolist() in [[kind, -1, -1] for kind in kinds.values()]
 
 
-# absent phrases
-
-
-def test_absent_when_category_is_there_or_unknown_or_unnamed_then_none():
-    vague = Target("the one on the left", (0, 0, 9, 9), None, "cat")
-    pictures = [
-        picture_of(LEFT, categories=frozenset({"dog"})),  # lacks the cat, but its phrase does not say cat
-        picture_of(vague, categories=None),  # nobody knows what else is there
-    ]
-    assert absent_targets(pictures, np.random.default_rng(0), 1.0) == []
-
-
-@pytest.mark.parametrize(
-    ("phrase", "category", "present"),
-    [("left bear", "bear", "teddy bear"), ("left car", "car", "truck"), ("the cup", "cup", "bottle")],
-)
-def test_absent_when_a_like_thing_is_there_then_none(phrase, category, present):
-    told = Target(phrase, (0, 0, 9, 9), None, category)
-    pictures = [picture_of(told), picture_of(LEFT, categories=frozenset({"dog", present}))]
-    assert absent_targets(pictures, np.random.default_rng(0), 1.0) == []
-    pictures[1] = picture_of(LEFT, categories=frozenset({"dog"}))
-    assert [target.phrase for _, target in absent_targets(pictures, np.random.default_rng(0), 1.0)] == [phrase]
-
-
-def test_absent_when_share_is_given_then_about_that_many():
-    pictures = [picture_of(LEFT, categories=frozenset({"dog"})) for _ in range(400)]
-    rows = absent_targets([*pictures, picture_of(BOX_ONLY)], np.random.default_rng(0), 0.25)
-    assert 60 < len(rows) < 140
-    assert all(target.phrase == "cat" and target.box_xyxy_px is None for _, target in rows)
-
-
 # sources and mixtures
 
 
@@ -462,6 +431,59 @@ def test_scene_source_when_backgrounds_then_about_a_quarter_is_upon_them_and_the
 def test_scene_source_when_a_background_cannot_be_read_then_the_scene_is_drawn_without(tmp_path):
     source, rng = SceneSource("scenes", count=5, backgrounds=[tmp_path / "none.png"]), np.random.default_rng(0)
     assert all(source.draw(rng, 64, 1).targets for _ in range(12))
+
+
+def test_scene_source_when_the_canvas_is_larger_than_its_side_then_drawn_at_its_side_and_enlarged():
+    # as one mixture of photos and scenes on a canvas of 128: scenes of 64 pixels are in it, twice as large
+    scenes = SceneSource("scenes", count=3, largest=128, side=64)
+    picture = scenes.draw(np.random.default_rng(0), 128, 2)
+    assert picture.image.shape == (64, 64, 3)
+    batch = Mixture([scenes, FixedSource(picture_of(LEFT))], [1.0, 0.0]).batch(
+        0, 0, images=3, phrases=1, size=128, absent=0.0
+    )
+    assert batch.pixels.shape == (3, 128, 128, 3)
+    np.testing.assert_allclose(batch.content, [[0, 0, 1, 1]] * 3)
+    assert batch.has_mask.all()
+    one = collate([picture], 128, np.random.default_rng(0), 0.0)
+    np.testing.assert_allclose(one.boxes[0], np.array(picture.targets[0].box_xyxy_px) / 64, rtol=1e-6)
+
+
+def test_batch_when_the_canvas_is_larger_than_a_source_allows_then_the_others_alone():
+    mixture = Mixture([SceneSource("scenes", count=3), FixedSource(picture_of(LEFT))], [1.0, 1.0])
+    assert mixture._shares_at(256).tolist() == [1, 1]
+    assert mixture._shares_at(384).tolist() == [0, 1]
+    assert mixture._shares_at(640).tolist() == [1, 1]  # none stands there, so all do
+
+
+def test_sources_when_drawn_then_things_are_counted_where_all_of_a_category_are_known():
+    records = [Record(seen("dog", 2, 30), seen("dog", 45, 78))]
+    rng = np.random.default_rng(0)
+    assert set(PhotoSource(records, fully_annotated=False).draw(rng, 64, 1).counts) == {"dog"}
+    assert PhotoSource(records, fully_annotated=False, counts_known=False).draw(rng, 64, 1).counts == {}
+    drawn = SceneSource("scenes", count=3).draw(rng, 64, 1)
+    assert sum(drawn.counts.values()) == len(drawn.things)
+
+
+def test_counted_when_there_is_a_crowd_then_it_is_several():
+    things = [seen("dog", 2, 30), dataclasses.replace(seen("cat", 2, 30), is_crowd=True)]
+    assert counted(things) == {"dog": 1, "cat": 2}
+
+
+def test_photo_source_when_a_thing_is_smaller_than_min_area_then_nothing_is_said_of_it():
+    # 10 x 6 of 80 x 60 pixels: a crop of half the photo makes 1/40 of them at most
+    small = VisibleInstance(category="bird", box_xyxy_px=(20, 20, 30, 26), mask=None)
+    rng = np.random.default_rng(0)
+    told = {
+        least: {
+            target.category
+            for _ in range(30)
+            for target in PhotoSource(
+                [Record(seen("dog", 35, 75), small)], fully_annotated=True, min_area=least
+            ).draw(rng, 64, 4).targets
+        }
+        for least in (0.001, 0.1)
+    }  # fmt: skip
+    assert told == {0.001: {"dog", "bird"}, 0.1: {"dog"}}
 
 
 def test_photo_source_when_partly_annotated_then_what_is_absent_is_not_known():

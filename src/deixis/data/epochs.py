@@ -10,8 +10,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.data.loading import CanvasRules, Picture, Target, TrainingBatch, collate
+from deixis.data.attributes import word_labels
+from deixis.data.loading import CanvasRules, TrainingBatch, collate
 from deixis.data.packed.reading import PackedSamples
+from deixis.data.pictures import Boxed, Picture, Target, boxed, counted
 from deixis.data.pipelines import Pipeline
 from deixis.data.transforms import View
 from deixis.geometry.images import read_image
@@ -104,9 +106,13 @@ class Epochs:
         masks = [None if s.mask is None else read_mask(s.mask, image.shape[:2]) for s in samples]
         targets = [Target(s.phrase, s.box_xyxy_px, m, s.category or "") for s, m in zip(samples, masks, strict=True)]
         present = frozenset(i.category for i in samples[0].instances) or None
+        things = samples[0].instances
+        meant = {t.box_xyxy_px: Boxed(t.box_xyxy_px, word_labels(t.category, ())) for t in targets if t.box_xyxy_px}
+        known = boxed(things) or [*meant.values()]
+        picture = Picture(image, targets, present, counts=counted(things), boxed=known)
         if self.augment is None or self.augment == Pipeline():
-            return Picture(image, targets, present)
-        return _augmented(self.augment, Picture(image, targets, present), samples[0], rng, size, rules)
+            return picture
+        return _augmented(self.augment, picture, samples[0], rng, size, rules)
 
 
 @lru_cache(maxsize=4)  # a batch needs a few of hundred thousands
@@ -165,4 +171,10 @@ def _augmented(
     for target, phrase in zip(picture.targets, placed.phrases, strict=True):
         moved = None if target.box_xyxy_px is None else next(seen)
         targets.append(Target(phrase, moved and moved.box_xyxy_px, moved and moved.mask, target.category))
-    return replace(picture, image=placed.view.image, targets=targets, content_xyxy_px=placed.content_xyxy_px)
+    return replace(
+        picture,
+        image=placed.view.image,
+        targets=targets,
+        content_xyxy_px=placed.content_xyxy_px,
+        boxed=boxed(placed.view.instances),
+    )

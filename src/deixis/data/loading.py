@@ -7,56 +7,27 @@ Letters: B images, P phrases, S canvas side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deixis.data.absent import absent_targets
 from deixis.data.attributes import WORD_GROUPS, word_labels
+from deixis.data.pictures import Picture, Target, Thing, boxed, counted
 from deixis.data.scenes import draw_scene
 from deixis.data.transforms import View, random_paste, random_view
 from deixis.data.written import PhotoRecord
 from deixis.geometry.images import FILL, Letterbox, letterbox
 from deixis.geometry.masks import read_mask
 from deixis.language.phrases import write_phrases
-from deixis.language.synonyms import is_surely_absent
 from deixis.structures import BoxXyxy
 
 TOKEN_STRIDE = 16
 MAX_DRAWS = 20
-
-
-@dataclass(frozen=True)
-class Target:
-    """A phrase and what it means on one image."""
-
-    phrase: str
-    box_xyxy_px: BoxXyxy | None
-    mask: NDArray[np.bool_] | None
-    category: str
-
-
-@dataclass(frozen=True)
-class Thing:
-    """Pixels of an image and the words that hold for them: see `word_labels`."""
-
-    mask: NDArray[np.bool_]
-    labels: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image with its phrases; ``categories`` is everything in it, or None where that is not known."""
-
-    image: NDArray[np.uint8]
-    targets: list[Target]
-    categories: frozenset[str] | None
-    things: list[Thing] = field(default_factory=list)
-    content_xyxy_px: BoxXyxy | None = None
-    """Where the photo lies in ``image``, if that is a canvas already; None: it is all of it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +45,12 @@ class TrainingBatch:
     thing_index: NDArray[np.int64]  # [K] the image of each thing whose kind, colour or texture is known
     thing_cells: NDArray[np.float32]  # [K, S/16 * S/16] each cell's share of the thing, sums to 1
     thing_labels: NDArray[np.int64]  # [K, groups] see `word_labels`
+    boxed_index: NDArray[np.int64]  # [I] the image of each annotated thing, spoken of or not
+    boxed_boxes: NDArray[np.float32]  # [I, 4] xyxy as fractions of the canvas
+    boxed_labels: NDArray[np.int64]  # [I, groups] see `word_labels`
+    complete: NDArray[np.bool_]  # [B] whether all things of the picture are annotated
+    seen: dict[str, NDArray[Any]] | None = None
+    """What the image side made of the pixels, by the names of `deixis.models.proposals.Proposals`, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +72,7 @@ class Source(Protocol):
 
     @property
     def largest(self) -> int:
-        """The largest canvas side that its pictures fill without being enlarged."""
+        """The largest canvas side that its pictures stand on."""
         ...
 
     def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
@@ -111,10 +88,13 @@ class SceneSource:
     count: int = 100_000
     backgrounds: Sequence[Path] = ()
     largest: int = 256
+    """The largest canvas side that it stands on, enlarged where it is drawn smaller."""
+    side: int = 256
+    """It is drawn no larger than this, in pixels."""
 
     def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
-        """One scene of the train split."""
-        index, side = int(rng.integers(self.count)), min(size, self.largest)
+        """One scene of the train split, of ``size`` or ``side`` pixels, whichever is less."""
+        index, side = int(rng.integers(self.count)), min(size, self.side)
         # `draw_scene` takes a photo for every second scene to which it is given some
         upon = self.backgrounds if self.backgrounds and rng.random() < 0.5 else ()
         try:
@@ -138,6 +118,9 @@ class SceneSource:
                 for i in samples[0].instances
                 if i.mask
             ],
+            counts=counted(samples[0].instances) if known else {},
+            boxed=boxed(samples[0].instances) if samples else [],
+            complete=bool(known),
         )
 
 
@@ -151,6 +134,8 @@ class PhotoSource:
     paste_share: float = 0.0
     min_area: float = 0.02
     largest: int = 512
+    counts_known: bool = True
+    """Whether each category that is annotated is annotated in full; no phrase's colour is swapped where it is not."""
 
     def draw(self, rng: np.random.Generator, size: int, phrases: int) -> Picture:
         """One augmented photo; tries again, a few times, where nothing can be told apart.
@@ -195,7 +180,17 @@ class PhotoSource:
             targets.append(Target(written[pick].text, instance.box_xyxy_px, instance.mask, instance.category))
         present = frozenset(i.category for i in view.instances)
         things = [Thing(i.mask, word_labels(i.category, ())) for i in view.instances if i.mask is not None]
-        return Picture(view.image, targets, present if self.fully_annotated else None, things)
+        counts = counted(view.instances) if self.counts_known else {}
+        known = present if self.fully_annotated else None
+        return Picture(
+            view.image,
+            targets,
+            known,
+            things,
+            counts=counts,
+            boxed=boxed(view.instances),
+            complete=self.fully_annotated,
+        )
 
 
 def _readable_view(records: Sequence[PhotoRecord], rng: np.random.Generator) -> View:
@@ -250,7 +245,7 @@ class Mixture:
         )
 
     def _shares_at(self, size: int) -> NDArray[np.float64]:
-        """The shares of the sources whose pictures are not enlarged to fill the canvas; of all, if there is none."""
+        """The shares of the sources whose pictures stand on such a canvas; of all, if there is none."""
         fits = [size <= source.largest for source in self.sources]
         return np.array([share * (fit or not any(fits)) for share, fit in zip(self.shares, fits, strict=True)])
 
@@ -275,7 +270,9 @@ def collate(
             boxes[row] = np.asarray(frame.box_to_canvas(target.box_xyxy_px)) / size
         if target.mask is not None:
             targets[row] = mask_on_grid(target.mask, frame, grid, rules.mask_rule)
-    thing_index, thing_cells, thing_labels = _things_on_grid(pictures, [frame for _, frame in boards], size)
+    frames = [frame for _, frame in boards]
+    thing_index, thing_cells, thing_labels = _things_on_grid(pictures, frames, size)
+    boxed_index, boxed_boxes, boxed_labels = _boxed_on_canvas(pictures, frames)
     return TrainingBatch(
         pixels=np.stack([board for board, _ in boards]),
         content=np.stack([content_of(f, p.content_xyxy_px) for p, (_, f) in zip(pictures, boards, strict=True)]),
@@ -288,6 +285,10 @@ def collate(
         thing_index=thing_index,
         thing_cells=thing_cells,
         thing_labels=thing_labels,
+        boxed_index=boxed_index,
+        boxed_boxes=boxed_boxes,
+        boxed_labels=boxed_labels,
+        complete=np.array([picture.complete for picture in pictures]),
     )
 
 
@@ -316,6 +317,19 @@ def _things_on_grid(
     )
 
 
+def _boxed_on_canvas(
+    pictures: list[Picture], frames: list[Letterbox]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Every annotated thing: its image, its box and its words."""
+    rows = [(index, one) for index, picture in enumerate(pictures) for one in picture.boxed]
+    boxes = [np.asarray(frames[index].box_to_canvas(one.box_xyxy_px)) / frames[index].size for index, one in rows]
+    return (
+        np.array([index for index, _ in rows], np.int64),
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array([one.labels for _, one in rows], np.int64).reshape(-1, len(WORD_GROUPS)),
+    )
+
+
 def content_of(frame: Letterbox, content_xyxy_px: BoxXyxy | None = None) -> NDArray[np.float32]:
     """The picture's xyxy on the canvas as fractions of it; ``content_xyxy_px`` is a part of the image, else all."""
     height, width = frame.hw
@@ -335,17 +349,3 @@ def mask_on_grid(mask: NDArray[np.bool_], frame: Letterbox, grid: int, rule: str
         return whole[stride // 2 :: stride, stride // 2 :: stride].astype(np.float32)
     canvas = Image.fromarray(whole.view(np.uint8) * np.uint8(255))
     return np.asarray(canvas.resize((grid, grid), Image.Resampling.BOX), np.float32) / np.float32(255)
-
-
-def absent_targets(pictures: list[Picture], rng: np.random.Generator, share: float) -> list[tuple[int, Target]]:
-    """Phrases of other pictures that surely mean nothing in a picture; see `is_surely_absent`."""
-    rows = []
-    told = [t for p in pictures for t in p.targets]
-    for index, picture in enumerate(pictures):
-        if picture.categories is None or rng.random() >= share:
-            continue
-        foreign = [t for t in told if is_surely_absent(t.phrase, t.category, picture.categories)]
-        if foreign:
-            chosen = foreign[rng.integers(len(foreign))]
-            rows.append((index, Target(chosen.phrase, None, None, chosen.category)))
-    return rows

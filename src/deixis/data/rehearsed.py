@@ -41,7 +41,7 @@ class Rehearsed(Mixture):
         return own if not known else joined(own, super().batch(seed, step, images=known, **options))
 
 
-_OF_AN_IMAGE = ("image_index", "thing_index")
+_OF_AN_IMAGE = ("image_index", "thing_index", "boxed_index")
 
 
 def joined(one: TrainingBatch, two: TrainingBatch) -> TrainingBatch:
@@ -49,7 +49,9 @@ def joined(one: TrainingBatch, two: TrainingBatch) -> TrainingBatch:
     values = {}
     for field in fields(TrainingBatch):
         a, b = getattr(one, field.name), getattr(two, field.name)
-        if isinstance(a, list):
+        if field.name == "seen":
+            values[field.name] = a and {name: np.concatenate([a[name], b[name]]) for name in a}
+        elif isinstance(a, list):
             values[field.name] = [*a, *b]
         else:
             values[field.name] = np.concatenate([a, b + len(one.pixels) if field.name in _OF_AN_IMAGE else b])

@@ -110,13 +110,14 @@ def load_views(
     *,
     image_root: str | Path | None = None,
     keep_pixels: bool = False,
+    min_score: float = 0.0,
 ) -> PhotoRecords:
     """Read a COCO instances file: its photos of one split (see `in_split`) that have at least one instance.
 
-    Nothing is decoded yet.
+    Of annotations that carry a ``score``, a detector's, those of at least ``min_score`` count. Nothing is decoded yet.
     Raises FileNotFoundError and ValueError as `CocoInstances.read` does, and ValueError for an unknown split.
     """
-    coco = CocoInstances.read(instances_json, image_root)
+    coco = CocoInstances.read(instances_json, image_root, min_score=min_score)
     return PhotoRecords(_records(coco, split, keep_pixels), coco.problems)
 
 

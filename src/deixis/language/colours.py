@@ -15,7 +15,7 @@ COLOURS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue",
 _UNNAMED = len(COLOURS)
 _LEVELS = 32
 _WHITE, _GRAY = COLOURS.index("white"), COLOURS.index("gray")
-_NEAR: dict[str, tuple[str, ...]] = {
+NEAR_COLOURS: dict[str, tuple[str, ...]] = {
     "black": ("gray",),
     "white": ("gray",),
     "gray": ("white", "black"),
@@ -28,6 +28,7 @@ _NEAR: dict[str, tuple[str, ...]] = {
     "pink": ("red", "purple"),
     "brown": ("orange", "red"),
 }
+"""Colours that one person calls by another's name; a colour is not in its own list."""
 
 
 @lru_cache(maxsize=1)
@@ -91,14 +92,14 @@ def colour_pair(shares: NDArray[np.float64]) -> tuple[str, str] | None:
     """The two colours of a thing in two colours, the greater first; None where one or three would be named."""
     first, second = np.argsort(shares)[[-1, -2]]
     names = COLOURS[int(first)], COLOURS[int(second)]
-    if shares[second] < 0.27 or shares[first] + shares[second] < 0.7 or names[1] in _NEAR[names[0]]:
+    if shares[second] < 0.27 or shares[first] + shares[second] < 0.7 or names[1] in NEAR_COLOURS[names[0]]:
         return None
     return names
 
 
 def may_be_called(shares: NDArray[np.float64], colour: str) -> bool:
     """True where somebody might call the thing ``colour``; generous, because a rival must be ruled out surely."""
-    near = sum(float(shares[COLOURS.index(other)]) for other in _NEAR[colour])
+    near = sum(float(shares[COLOURS.index(other)]) for other in NEAR_COLOURS[colour])
     return float(shares[COLOURS.index(colour)]) + 0.4 * near >= 0.22 or float(shares.sum()) < 0.25
 
 

@@ -54,6 +54,16 @@ def test_read_when_a_box_reaches_over_the_border_then_clipped_and_counted(tmp_pa
     assert coco.clipped_boxes == 1
 
 
+def test_read_when_annotations_carry_scores_then_those_below_the_least_are_left_out_without_a_word(tmp_path):
+    box = {"image_id": 7, "category_id": 1, "bbox": [10, 5, 20, 30]}
+    scores = [{"score": 0.5}, {"score": 0.49}, {}, {"score": "high"}]
+    coco = document(annotations=[box | {"bbox": [k, 5, 20, 30]} | score for k, score in enumerate(scores)])
+    assert len(read(tmp_path, coco).instances(7)) == 3
+    found = CocoInstances.read(tmp_path / "instances.json", min_score=0.5)
+    assert [one.box_xyxy_px[0] for one in found.instances(7)] == [0, 2]
+    assert found.problems == ("annotations[3]: expected a number as 'score', got 'high'; correct it",)
+
+
 def test_read_when_an_images_folder_lies_beside_then_it_is_the_root(tmp_path):
     (tmp_path / "images").mkdir()
     coco = read(tmp_path, document())

@@ -43,9 +43,23 @@ def test_read_jsonl_when_lines_are_right_then_samples_come(tmp_path):
     assert samples[4].box_xyxy_px is None
 
 
+def test_read_jsonl_when_things_are_listed_then_the_sample_knows_them(tmp_path):
+    things = [{"category": "dog", "box": [1, 2, 30, 40]}, {"category": "cat", "box": [0, 0, 5, 5.5], "is_crowd": True}]
+    (one, none), problems = read_jsonl(write_lines(tmp_path, GOOD | {"instances": things}, GOOD))
+    assert problems == []
+    told = [(thing.category, thing.box_xyxy_px, thing.is_crowd) for thing in one.instances]
+    assert told == [("dog", (1, 2, 30, 40), False), ("cat", (0, 0, 5, 5.5), True)]
+    assert none.instances == ()
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
+        (GOOD | {"instances": {}}, "expected a list of {'category', 'box'} as 'instances'"),
+        (GOOD | {"instances": [3]}, "expected a list of {'category', 'box'} as 'instances'"),
+        (GOOD | {"instances": [{"box": [1, 2, 3, 4]}]}, "expected words as 'category'"),
+        (GOOD | {"instances": [{"category": "dog", "box": [1, 2]}]}, "expected a box [x1, y1, x2, y2] in 'instances'"),
+        (GOOD | {"instances": [{"category": "dog", "box": [3, 2, 1, 4]}]}, "expected a box"),
         ("{", "expected a JSON object in UTF-8"),
         ("[" * 50_000, "expected a JSON object in UTF-8"),
         ("[1]", "expected a JSON object, got"),

@@ -37,13 +37,16 @@ class CocoInstances:
     by_image: dict[int, list[Instance]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def read(cls, json_path: str | Path, image_root: str | Path | None = None) -> CocoInstances:
+    def read(
+        cls, json_path: str | Path, image_root: str | Path | None = None, *, min_score: float = 0.0
+    ) -> CocoInstances:
         """Read ``json_path``; no image is opened.
 
         Args:
             json_path: a COCO instances file with ``images``, ``annotations`` and ``categories``.
             image_root: what ``file_name`` is relative to; by default the folder ``images`` beside the file where
                 there is one, else the file's own folder.
+            min_score: annotations that carry a lower ``score``, a detector's, are left out without a word.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -52,7 +55,7 @@ class CocoInstances:
         path = Path(json_path)
         document = _read_document(path)
         root = Path(image_root) if image_root is not None else _default_root(path)
-        reading = _Reading()
+        reading = _Reading(min_score=min_score)
         names = reading.categories(document["categories"])
         images = reading.images(document["images"], root)
         by_image = reading.annotations(document["annotations"], {i.id: i for i in images}, names)
@@ -98,6 +101,7 @@ def _read_document(path: Path) -> dict[str, list[object]]:
 class _Reading:
     """Collects problems while the parts of a file are read."""
 
+    min_score: float = 0.0
     problems: list[str] = field(default_factory=list)
     clipped: int = 0
 
@@ -141,7 +145,9 @@ class _Reading:
                     raise ValueError(
                         f"expected the id of an image, got {known['image_id']!r}; add or correct the image"
                     )
-                by_image.setdefault(image.id, []).append(self._instance(known, image, names, number))
+                instance = self._instance(known, image, names, number)
+                if _score(known) >= self.min_score:
+                    by_image.setdefault(image.id, []).append(instance)
             except ValueError as error:
                 self.problems.append(f"annotations[{number}]: {error}")
         return by_image
@@ -190,6 +196,14 @@ def _whole(record: Record, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"expected a whole number as {key!r}, got {shorten(value)}; correct it")
     return value
+
+
+def _score(record: Record) -> float:
+    """How sure a detector was of the annotation, 0..1; 1 for one without a score."""
+    value = record.get("score", 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number as 'score', got {shorten(value)}; correct it")
+    return float(value)
 
 
 def _image(record: Record, root: Path) -> CocoImage:

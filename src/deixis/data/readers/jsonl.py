@@ -1,7 +1,9 @@
 """Samples as JSON lines: ``{"image", "phrase", "box": [x1, y1, x2, y2] | null, "mask"?, "id"?, "split"?}`` a line.
 
 ``image`` and a mask's file are relative to the file's folder. ``"box": null`` says that the phrase means nothing in
-the image. Further keys that are read and written: ``image_id``, ``category``, ``kind``.
+the image. Further keys that are read and written: ``image_id``, ``category``, ``kind``. Read alone is ``instances``,
+``[{"category", "box", "is_crowd"?}, ...]``: all things that are known to be in the image, what is meant among them.
+``is_crowd`` is true where it may be several things, or none for sure: it is a rival, and nothing is learnt of its box.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import cast, overload
 
 from deixis.data.annotation_fields import four_numbers, has_half_letters, mask_from_json, parse_json, shorten
 from deixis.data.whole_file import whole_file
-from deixis.structures import Sample, check_box
+from deixis.structures import Instance, Sample, check_box
 
 Record = dict[str, object]
 
@@ -135,6 +137,25 @@ def _sample(record: Record, number: int, folder: Path) -> Sample:
         split=_name(record, "split") or "",
         category=_name(record, "category"),
         kind=_name(record, "kind"),
+        instances=_instances(record),
+    )
+
+
+def _instances(record: Record) -> tuple[Instance, ...]:
+    told = record.get("instances")
+    if told is None:
+        return ()
+    if not isinstance(told, list) or not all(isinstance(one, dict) for one in told):
+        raise ValueError(f"expected a list of {{'category', 'box'}} as 'instances', got {shorten(told)}; correct it")
+    things = [cast(Record, one) for one in told]
+    box = "a box [x1, y1, x2, y2] in 'instances'"
+    return tuple(
+        Instance(
+            category=_text(one, "category"),
+            box_xyxy_px=four_numbers(one.get("box"), box),
+            is_crowd=bool(one.get("is_crowd", False)),
+        )
+        for one in things
     )
 
 
