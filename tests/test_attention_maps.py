@@ -118,11 +118,12 @@ def test_energy_map_when_logits_are_known_then_rows_come_first():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_attention_when_deixis_then_maps_sum_to_1_and_padding_is_0(deixis_model, dtype):
     maps = attention(deixis_model, dtype)
-    check_maps(maps, {"box": 4, "mask": 4})
-    for one in maps.values():  # the first picture lies in the middle half of the canvas: rows 1 and 2 of 4
-        assert (one[0, [0, 3]] == 0).all()
-        assert (one[0, 1:3] > 0).all()
-        assert (one[1] > 0).all()
+    check_maps(maps, {"box": 16, "mask": 16})
+    box = maps["box"]  # the first picture lies in the middle half of the canvas: rows 4 to 11 of 16
+    assert (box[0, :4] == 0).all()
+    assert (box[0, 12:] == 0).all()
+    assert (box[0, 4:12] > 0).all()
+    assert (box[1] > 0).all()
 
 
 @pytest.mark.parametrize("cem", ["expected", "literal"])

@@ -17,7 +17,7 @@ from deixis.losses import (
     projection_loss,
     word_loss,
 )
-from deixis.models.deixis import cell_centres
+from deixis.models.grids import cell_centres
 
 GRID = cell_centres(4, torch.zeros(1))  # centres at 1/8, 3/8, 5/8, 7/8
 ALL = torch.ones(1, 16, dtype=torch.bool)

@@ -12,26 +12,30 @@ class DeixisConfig:
     """The joint model of the ``deixis`` family: box, mask and existence from one pass."""
 
     family: str = "deixis"
-    image_encoder: str = "yolov3-tiny"
-    """``yolov3-tiny`` or ``efficientnet-lite0``."""
+    image_encoder: str = "shufflenet-1.5x"
+    """Below the detector's neck: ``shufflenet-1.5x`` (NanoDet-Plus's), ``yolov3-tiny`` or ``efficientnet-lite0``."""
     text_encoder: str = "minilm"
     """``minilm`` (six BERT layers tapped after 2, 4, 6) or ``glove-gru``."""
-    image_size: int = 384
+    image_size: int = 416
     """Side of the square canvas, a multiple of 32."""
+    candidates: int = 60
+    """Boxes of the detector that an answer is chosen from."""
+    cells: int = 7
+    """Cells a row of the grid over the picture, which an answer is chosen from as well."""
     context_dim: int = 256
-    """Width of the visual tokens while the image is encoded, before any word is known."""
-    context_layers: int = 4
+    """Width of the tokens while the image is encoded, before any word is known."""
+    context_layers: int = 3
     context_heads: int = 4
     group_dim: int = 64
     """Width of each of the three groups of cross-modal alternate attention."""
     group_layers: int = 1
     group_heads: int = 2
     merge_layers: int = 2
-    merge_heads: int = 3
+    merge_heads: int = 4
     ffn_ratio: int = 2
-    dropout: float = 0.0
-    mask_dim: int = 48
-    mask_stride4_dim: int = 24
+    dropout: float = 0.1
+    mask_dim: int = 16
+    """Prototype maps that masks are drawn from."""
     max_tokens: int = 256
     """Longest phrase in tokens, the first and last special token included; the rest of a longer one is cut off."""
     vocab_size: int = 30522
@@ -50,6 +54,11 @@ class DeixisConfig:
                 raise ValueError(f"expected {one.name} to be a whole number above 0, got {value!r}")
         if self.image_size % 32:
             raise ValueError(f"expected image_size to be a positive multiple of 32, got {self.image_size!r}")
+        if self.candidates > self.places:
+            raise ValueError(
+                f"expected candidates to be at most {self.places}, the detector's places on a canvas of "
+                f"{self.image_size}, got {self.candidates!r}"
+            )
         if self.text_layers % 3:
             raise ValueError(f"expected text_layers to be a multiple of 3, got {self.text_layers!r}")
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
@@ -70,8 +79,13 @@ class DeixisConfig:
         """Width after the three groups are concatenated."""
         return 3 * self.group_dim
 
+    @property
+    def places(self) -> int:
+        """Places of the detector on all its levels: strides 8, 16, 32 and 64, the last rounded up."""
+        return sum((-(-self.image_size // stride)) ** 2 for stride in (8, 16, 32, 64))
 
-IMAGE_ENCODERS = ("yolov3-tiny", "efficientnet-lite0")
+
+IMAGE_ENCODERS = ("shufflenet-1.5x", "yolov3-tiny", "efficientnet-lite0")
 TEXT_ENCODERS = ("minilm", "glove-gru")
 
 

@@ -1,17 +1,16 @@
 import pytest
 import torch
 
-from deixis.models.decoding import decode, pairwise_iou
+from deixis.models.decoding import decode
 from deixis.models.deixis import Output
 
 
 def output_of(probabilities, boxes):
-    heat = torch.tensor(probabilities).log()
     boxes = torch.tensor(boxes, dtype=torch.float32)
     nothing = torch.zeros(0)
     return Output(
-        heat_logits=heat, boxes=boxes, mask_logits=nothing, exists_logit=nothing,
-        mask_energy=nothing, mask_features=nothing, box_features=nothing,
+        choice_logits=torch.tensor(probabilities).log(), boxes=boxes, proposals=nothing, scores=nothing,
+        exists_logit=nothing, tokens=nothing,
     )  # fmt: skip
 
 
@@ -23,15 +22,35 @@ FAR = (0.6, 0.6, 0.9, 0.9)
 
 def test_decode_when_worked_by_hand_then_peak_consensus_and_weighted_mean():
     found = decode(output_of([[0.5, 0.3, 0.1, 0.1]], [[BEST, NEAR, HALF, FAR]]))
+    assert found.token.tolist() == [0]
     torch.testing.assert_close(found.peak, torch.tensor([0.5]))
     torch.testing.assert_close(found.consensus, torch.tensor([0.8]))
     y2 = (0.5 * 0.5 + 0.3 * 0.4) / 0.8  # 0.4625
     torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 0.5, y2]]))
 
 
-def test_decode_when_two_phrases_then_each_has_its_own_cell():
-    cells = [BEST, NEAR, HALF, FAR]
-    found = decode(output_of([[1.0, 0, 0, 0], [0, 0, 0, 1.0]], [cells, cells]))
+def test_decode_when_several_agree_then_they_win_over_a_lone_peak():
+    # the lone one: 0.4 * sqrt(0.4) = 0.253; the second, with the third: 0.6 * sqrt(0.35) = 0.355
+    found = decode(output_of([[0.4, 0.35, 0.25]], [[FAR, BEST, NEAR]]))
+    assert found.token.tolist() == [1]
+    torch.testing.assert_close(found.peak, torch.tensor([0.35]))
+    torch.testing.assert_close(found.consensus, torch.tensor([0.6]))
+    torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 0.5, (0.35 * 0.5 + 0.25 * 0.4) / 0.6]]))
+
+
+def test_decode_when_a_peak_is_high_enough_then_it_wins_over_several_that_agree():
+    # 0.5 * sqrt(0.5) = 0.354 over 0.5 * sqrt(0.26) = 0.255
+    assert decode(output_of([[0.5, 0.26, 0.24]], [[FAR, BEST, NEAR]])).token.tolist() == [0]
+
+
+def test_decode_when_many_agree_then_the_likeliest_of_them_is_the_token():
+    assert decode(output_of([[0.2, 0.45, 0.35]], [[FAR, NEAR, BEST]])).token.tolist() == [1]
+
+
+def test_decode_when_two_phrases_then_each_has_its_own_token():
+    tokens = [BEST, NEAR, HALF, FAR]
+    found = decode(output_of([[1.0, 0, 0, 0], [0, 0, 0, 1.0]], [tokens, tokens]))
+    assert found.token.tolist() == [0, 3]
     torch.testing.assert_close(found.boxes, torch.tensor([BEST, FAR]))
     torch.testing.assert_close(found.consensus, torch.ones(2))
 
@@ -41,7 +60,7 @@ def test_decode_when_box_leaves_the_canvas_then_it_is_clamped():
     torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 0.4, 1.0]]))
 
 
-def test_decode_when_cells_are_padding_then_they_have_no_share():
+def test_decode_when_tokens_are_no_proposals_then_they_have_no_share():
     found = decode(output_of([[0.0, 0.75, 0.25]], [[FAR, BEST, BEST]]))
     torch.testing.assert_close(found.boxes, torch.tensor([BEST]))
     assert found.peak.item() == pytest.approx(0.75)
@@ -51,12 +70,3 @@ def test_decode_when_the_best_box_has_no_area_then_all_is_finite():
     found = decode(output_of([[0.6, 0.4]], [[(0.3, 0.3, 0.3, 0.3), FAR]]))
     assert torch.isfinite(found.boxes).all()
     assert 0 <= found.consensus.item() <= 1
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [(BEST, NEAR, 0.8), (BEST, HALF, 0.5), (BEST, FAR, 0.0), (BEST, BEST, 1.0), ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7)],
-)
-def test_pairwise_iou_when_by_hand_then_that(a, b, expected):
-    assert pairwise_iou(torch.tensor(a), torch.tensor(b)).item() == pytest.approx(expected, abs=1e-6)
-    assert pairwise_iou(torch.tensor(b), torch.tensor(a)).item() == pytest.approx(expected, abs=1e-6)

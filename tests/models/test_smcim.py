@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deixis.config import config_from_dict, config_to_dict, preset
 from deixis.models.alternate_attention import LastStep, sine_position
 from deixis.models.darknet import ThreeScales
-from deixis.models.deixis import grid_positions
+from deixis.models.grids import grid_positions
 from deixis.models.smcim import SmcimModel, SmcimOutput, SmcimScene, VisualFeatures, share_inside
 from deixis.reproduce.experiments import SMCIM_TABLE_3, SMCIM_TABLE_4
 

@@ -159,17 +159,17 @@ class AlternateAttention(nn.Module):
 
 
 class PositionEncoding(nn.Module):
-    """Where a token stands in the picture: a small perceptron over Fourier features of its position."""
+    """Where a token stands in the picture: a small perceptron over Fourier features of its coordinates."""
 
     frequencies: Tensor
 
-    def __init__(self, *, dim: int, octaves: int = 5) -> None:
+    def __init__(self, *, dim: int, coordinates: int = 2, octaves: int = 5) -> None:
         super().__init__()
         self.register_buffer("frequencies", 2.0 ** torch.arange(octaves), persistent=False)
-        self.project = nn.Sequential(nn.Linear(2 + 4 * octaves, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.project = nn.Sequential(nn.Linear(coordinates * (1 + 2 * octaves), dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, xy: Tensor) -> Tensor:
-        """``xy`` [..., 2], 0..1 over the picture's content, to [..., D]."""
+        """``xy`` [..., coordinates], 0..1 over the picture's content, to [..., D]."""
         angles = (xy[..., None] * self.frequencies * torch.pi).flatten(-2)  # powers of two are exact in any precision
         features = torch.cat([2 * xy - 1, angles.sin(), angles.cos()], dim=-1)
         return self.project(features.to(next(self.parameters()).dtype))

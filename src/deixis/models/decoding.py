@@ -1,40 +1,51 @@
-"""From the model's maps to one answer a phrase. Letters: P phrases, N visual tokens."""
+"""From the model's choice to one answer a phrase. Letters: P phrases, Q tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
+
+from deixis.models.proposals import pairwise_iou
 
 if TYPE_CHECKING:
     from deixis.models.deixis import Output
+
+AGREES = 0.5
+"""IoU above which two tokens' boxes mean the same thing."""
 
 
 @dataclass(frozen=True)
 class Decoded:
     """One answer for each phrase."""
 
+    token: Tensor  # int64 [P] the token that is chosen
     boxes: Tensor  # [P, 4] xyxy as fractions of the canvas
-    peak: Tensor  # [P] highest probability of a centre
-    consensus: Tensor  # [P] share of the probability whose own boxes agree with the answer (IoU > 0.5)
+    peak: Tensor  # [P] its probability
+    consensus: Tensor  # [P] share of the probability whose own boxes agree with the answer
 
 
 def decode(output: Output) -> Decoded:
-    """The box at the likeliest centre, averaged with the boxes of other cells that agree with it."""
-    heat = output.heat_logits.softmax(-1)
-    peak, best = heat.max(-1)
-    chosen = output.boxes.gather(1, best[:, None, None].expand(-1, 1, 4))  # [P, 1, 4]
-    agrees = heat * (pairwise_iou(output.boxes, chosen) > 0.5)
+    """The box that most of the probability agrees with, averaged with those that agree.
+
+    Several tokens may stand for one thing and share its probability; so each token counts with all that agree with it.
+    """
+    probability = output.choice_logits.softmax(-1)
+    same = pairwise_iou(output.boxes[:, :, None], output.boxes[:, None]) > AGREES  # [P, Q, Q]
+    support = (same * probability[:, None]).sum(-1)
+    token = (support * probability.sqrt()).argmax(-1)
+    agrees = probability * _row(same, token)
     consensus = agrees.sum(-1)
     boxes = (agrees[..., None] * output.boxes).sum(1) / consensus[:, None].clamp(min=1e-9)
-    return Decoded(boxes=boxes.clamp(0, 1), peak=peak, consensus=consensus.clamp(max=1))
+    return Decoded(
+        token=token,
+        boxes=boxes.clamp(0, 1),
+        peak=probability.gather(1, token[:, None]).squeeze(1),
+        consensus=consensus.clamp(max=1),
+    )
 
 
-def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of boxes xyxy [..., 4], broadcast against each other."""
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    areas = [(box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1) for box in (a, b)]
-    return overlap / (areas[0] + areas[1] - overlap).clamp(min=1e-9)
+def _row(table: Tensor, index: Tensor) -> Tensor:
+    """[P, Q, Q] to [P, Q]."""
+    return table.gather(1, index[:, None, None].expand(-1, 1, table.shape[-1])).squeeze(1)

@@ -152,7 +152,7 @@ def read_torchvision_vgg16(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: the file holds no tensors, or other ones; the sentence lists what is missing.
     """
-    state = {k: v for k, v in _read_tensors(Path(path)).items() if not k.startswith("classifier.")}
+    state = {k: v for k, v in read_tensors(Path(path)).items() if not k.startswith("classifier.")}
     wanted: dict[str, tuple[int, ...]] = {}
     for index, (out, channels) in _VGG16.items():
         wanted |= {f"features.{index}.weight": (out, channels, 3, 3), f"features.{index}.bias": (out,)}
@@ -185,7 +185,7 @@ def read_resnet(source: str | Path) -> dict[str, Tensor]:
         ValueError: the file holds no ResNet, several, or values that are not finite.
     """
     path = Path(source) if _is_file_name(source) else find_file(source, "model.safetensors", "pytorch_model.bin")
-    state = _read_tensors(path, inside=("model", "state_dict"))
+    state = read_tensors(path, inside=("model", "state_dict"))
     found = [
         name.removesuffix(mark) for mark in _RESNET_MARKS for name in state if name == mark or name.endswith(f".{mark}")
     ]
@@ -358,7 +358,7 @@ def in_one_sentence(what: str) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _read_tensors(path: Path, *, inside: Sequence[str] = ()) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, inside: Sequence[str] = ()) -> dict[str, Tensor]:
     """A file of named tensors; they may stand under one of the keys ``inside``, as in a training's checkpoint."""
     if not path.is_file():
         raise FileNotFoundError(f"expected a file of weights, found none at {str(path)!r}; check the path")

@@ -198,9 +198,94 @@ class EfficientNetLite0Encoder(nn.Module):
         return [*self.stem.parameters(), *(p for block in self.blocks[:3] for p in block.parameters())]
 
 
-ImageEncoder = YoloTinyEncoder | EfficientNetLite0Encoder
+def conv(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution with bias and "same" padding."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """LeakyReLU of slope 0.1."""
+    return F.leaky_relu(x, 0.1)
+
+
+class DepthwiseConv(nn.Module):
+    """A 5x5 depthwise convolution and a 1x1 one, each with LeakyReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise = conv(in_channels, in_channels, 5, stride=stride, groups=in_channels)
+        self.pointwise = conv(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] to [B, out, H / stride, W / stride]."""
+        return leaky(self.pointwise(leaky(self.depthwise(x))))
+
+
+class _ShuffleUnit(nn.Module):
+    """One unit of ShuffleNetV2 (Ma et al., ECCV 2018): half of the channels pass, half are worked on, then mixed."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        half, self.stride = out_channels // 2, stride
+        first = in_channels if stride == 2 else half
+        if stride == 2:
+            self.branch1 = nn.ModuleDict(
+                {"0": conv(in_channels, in_channels, 3, stride=2, groups=in_channels), "2": conv(in_channels, half)}
+            )
+        self.branch2 = nn.ModuleDict(
+            {"0": conv(first, half), "3": conv(half, half, 3, stride=stride, groups=half), "5": conv(half, half)}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride == 2:
+            kept, worked = leaky(self.branch1["2"](self.branch1["0"](x))), x
+        else:
+            kept, worked = x.chunk(2, 1)
+        worked = self.branch2["3"](leaky(self.branch2["0"](worked)))
+        both = torch.cat([kept, leaky(self.branch2["5"](worked))], 1)
+        return both.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+
+
+class ShuffleNetEncoder(nn.Module):
+    """ShuffleNetV2 of 1.5 times the width, the body of NanoDet-Plus-m-1.5x, with that file's names.
+
+    Pixels come in as RGB, normalised with ImageNet's mean and deviation.
+    """
+
+    channels = (24, 176, 352, 704)
+    pixel_mean = (0.48500, 0.45608, 0.40600)
+    pixel_std = (0.22900, 0.22400, 0.22500)
+    _repeats = (4, 8, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(conv(3, self.channels[0], 3, stride=2))
+        stages = zip(pairwise(self.channels), self._repeats, strict=True)
+        self.stage2, self.stage3, self.stage4 = (
+            nn.Sequential(_ShuffleUnit(a, b, 2), *(_ShuffleUnit(b, b, 1) for _ in range(repeats - 1)))
+            for (a, b), repeats in stages
+        )
+
+    def forward(self, pixels: Tensor) -> Pyramid:
+        """``pixels`` [B, 3, S, S] to four maps of ``channels``."""
+        stride4 = F.max_pool2d(leaky(self.conv1(pixels)), 3, 2, 1)
+        stride8 = self.stage2(stride4)
+        stride16 = self.stage3(stride8)
+        return Pyramid(stride4, stride8, stride16, self.stage4(stride16))
+
+    def early_parameters(self) -> list[nn.Parameter]:
+        """The filters of edges and colours, left as they are where training freezes a part."""
+        return [*self.conv1.parameters()]
+
+
+ImageEncoder = YoloTinyEncoder | EfficientNetLite0Encoder | ShuffleNetEncoder
+_ENCODERS = {
+    "shufflenet-1.5x": ShuffleNetEncoder,
+    "yolov3-tiny": YoloTinyEncoder,
+    "efficientnet-lite0": EfficientNetLite0Encoder,
+}
 
 
 def build_image_encoder(name: str) -> ImageEncoder:
     """The encoder of that configuration name, untrained."""
-    return YoloTinyEncoder() if name == "yolov3-tiny" else EfficientNetLite0Encoder()
+    return _ENCODERS[name]()

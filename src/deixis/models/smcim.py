@@ -21,8 +21,8 @@ from deixis.config import SmcimConfig
 from deixis.models.alternate_attention import InteractionLayer, LastStep, build_layer, sine_position
 from deixis.models.base import Answer, GroundingModel, log_odds
 from deixis.models.darknet import ThreeScales
-from deixis.models.deixis import grid_positions
 from deixis.models.foreign import config_as_text
+from deixis.models.grids import grid_positions
 from deixis.models.padding import mean_inside, only_pictures, watch
 from deixis.models.resnet import RESNET_DEPTHS, BackboneEncoder, build_smcim_encoder
 from deixis.models.text_encoders import LayeredText
