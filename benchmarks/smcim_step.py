@@ -62,6 +62,10 @@ def batch(options, model):
         thing_index=np.zeros(0, np.int64),
         thing_cells=np.zeros((0, side * side), np.float32),
         thing_labels=np.zeros((0, 3), np.int64),
+        boxed_index=np.zeros(0, np.int64),
+        boxed_boxes=np.zeros((0, 4), np.float32),
+        boxed_labels=np.zeros((0, 3), np.int64),
+        complete=np.zeros(count, np.bool_),
     )
 
 
@@ -84,7 +88,7 @@ def main():
             image_sizes=(options.size,),
             accumulate=options.accumulate,
             checkpointing=options.checkpointing,
-            bfloat16=not options.float32,
+            precision="float32" if options.float32 else "bfloat16",
         )
         trainer = Trainer(made)
     given = batch(options, trainer.model)

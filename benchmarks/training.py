@@ -111,7 +111,7 @@ class Plain:
     files = "samples.jsonl"
 
     def __init__(self, made, source, group):
-        made = replace(made, bfloat16=False, channels_last=False, compile=False, checkpointing=False, workers=0)
+        made = replace(made, precision="float32", channels_last=False, compile=False, checkpointing=False, workers=0)
         held = Trainer(replace(made, accumulate=1), source.samples, group)
         self.model, self.objective = held.model, held.objective
         self.batches = batches(source, made, 0, canvas_rules(self.model, made))
@@ -194,7 +194,7 @@ def compare(name, options, words):
     base = recipe(RECIPES[name], images=options.batch)
     made = recipe(
         RECIPES[name],
-        **{"images": options.batch, "bfloat16": True, "workers": 1, "ema": 0.998, **parse_fields(words, base)},
+        **{"images": options.batch, "precision": "bfloat16", "workers": 1, "ema": 0.998, **parse_fields(words, base)},
     )
     size = options.size or made.image_sizes[0]
     with tempfile.TemporaryDirectory() as scratch:

@@ -19,8 +19,8 @@ from deixis.train.recipes import list_recipes, recipe
 
 PAGE = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
 QUICK = (
-    "--steps 2 --check_every 2 --save_every 2 --images 2 --warmup 0 --frozen_steps 1 --workers 0 --bfloat16 false "
-    "--image_sizes [64]"
+    "--steps 2 --check_every 2 --save_every 2 --images 2 --warmup 0 --frozen_steps 1 --workers 0 "
+    "--precision float32 --image_sizes [64]"
 )
 
 
@@ -93,8 +93,9 @@ def test_table_when_a_command_is_shown_then_its_recipe_can_be_made_and_its_data_
         assert made.text_weights or made.rehearsal or not has_word_pieces(config), "a BERT folder must be named"
     if made.phrased:
         name, split = parse_dataset_spec(made.phrased)
-        assert name == "my.jsonl" or (default_split(name) and split == "train")
-        assert bool(made.root) == (name != "my.jsonl")
+        is_own = name in ("my.jsonl", "human.jsonl")
+        assert is_own or (default_split(name) and split == "train")
+        assert bool(made.root) != is_own
 
 
 def test_batches_when_read_then_the_option_is_there():

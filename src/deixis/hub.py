@@ -24,7 +24,7 @@ from deixis.models.foreign import load_exactly
 from deixis.models.registry import build_model
 
 BUNDLED = Path(__file__).parent / "checkpoints"
-LARGE = 2_000_000
+LARGE = 100_000
 """Weights of so many values are stored as int8."""
 
 

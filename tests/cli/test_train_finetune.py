@@ -20,7 +20,7 @@ from deixis.models.deixis import DeixisModel
 
 QUICK = {
     "steps": 2, "check_every": 2, "save_every": 2, "images": 2, "warmup": 0, "frozen_steps": 1, "workers": 0,
-    "bfloat16": "false", "image_sizes": "[64]",
+    "precision": "float32", "image_sizes": "[64]",
 }  # fmt: skip
 QUICK_WORDS = [word for name, value in QUICK.items() for word in (f"--{name}", str(value))]
 

@@ -92,7 +92,7 @@ def small(tmp_path, checkpoint, monkeypatch):
     def make(data=None, **fields):
         values = {
             "steps": 4, "check_every": 1, "save_every": 1, "images": 2, "phrases": 2, "warmup": 0, "frozen_steps": 0,
-            "workers": 0, "bfloat16": False, "image_sizes": (64,), "augment": "none", "ema": 0.0, "lr": 1e-3,
+            "workers": 0, "precision": "float32", "image_sizes": (64,), "augment": "none", "ema": 0.0, "lr": 1e-3,
         }  # fmt: skip
         path = data or make_data(tmp_path / "data")
         return recipe("finetune", start=str(checkpoint), phrased=str(path), **{**values, **fields})

@@ -47,6 +47,10 @@ def batch_of(*rows, side=52):
         thing_index=np.zeros(0, np.int64),
         thing_cells=np.zeros((0, 16), np.float32),
         thing_labels=np.zeros((0, 3), np.int64),
+        boxed_index=np.zeros(0, np.int64),
+        boxed_boxes=np.zeros((0, 4), np.float32),
+        boxed_labels=np.zeros((0, 3), np.int64),
+        complete=np.zeros(1, np.bool_),
     )
 
 
@@ -227,13 +231,13 @@ def test_losses_when_trained_then_every_trainable_parameter_gets_a_gradient(smal
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("structure", ["mcn", "single-rec-52", "single-res-13"])
-def test_training_when_one_drawn_batch_repeats_then_its_loss_falls(small_mcn_recipe, structure, bfloat16):
+def test_training_when_one_drawn_batch_repeats_then_its_loss_falls(small_mcn_recipe, structure, precision):
     fields = {**small_mcn_recipe.model_fields, "structure": structure}
     fields["cem"] = "expected" if structure == "mcn" else "off"
     made = dataclasses.replace(
-        small_mcn_recipe, model_fields=fields, bfloat16=bfloat16, steps=30, images=4, warmup=0, lr=1e-2
+        small_mcn_recipe, model_fields=fields, precision=precision, steps=30, images=4, warmup=0, lr=1e-2
     )
     held = Trainer(made)
     fixed = drawn(made, held.model)

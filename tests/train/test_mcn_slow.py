@@ -47,7 +47,7 @@ def learn_by_heart(tmp_path):
         made = recipe(
             "mcn-scenes", phrased=str(tmp_path / "own.jsonl"), model_fields={**fields, "image_size": canvas},
             image_sizes=(canvas,), images=count, phrases=4, steps=steps, warmup=10, lr=lr, ema=0.0, save_every=steps,
-            workers=0, bfloat16=False,
+            workers=0, precision="float32",
         )  # fmt: skip
         checkpoint = run(made, tmp_path / "run")
         return evaluate(load(checkpoint, precision="float32"), samples, baselines=False)

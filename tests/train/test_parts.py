@@ -10,7 +10,7 @@ from transformers import ResNetConfig, ResNetModel
 from deixis.data.loading import TrainingBatch
 from deixis.train import starting
 from deixis.train.batches import batches
-from deixis.train.parts import is_largest, merged, scaled, split_batch
+from deixis.train.parts import is_largest, merged, scaled, split_batch, things_in
 from deixis.train.recipes import recipe
 from deixis.train.trainer import Trainer, canvas_rules
 
@@ -32,6 +32,10 @@ def batch_of(phrases_each, present=None, has_mask=None, things_each=None):
         thing_index=things,
         thing_cells=np.ones((len(things), 4), np.float32) / 4,
         thing_labels=np.zeros((len(things), 3), np.int64),
+        boxed_index=things,
+        boxed_boxes=np.full((len(things), 4), 0.5, np.float32),
+        boxed_labels=np.tile(np.array([[3, -1, -1]]), (len(things), 1)),
+        complete=np.ones(len(phrases_each), np.bool_),
     )
 
 
@@ -46,9 +50,31 @@ def test_split_when_in_two_then_phrases_and_things_go_with_their_picture():
 def test_split_when_counts_differ_by_loss_then_each_share_is_of_what_that_loss_averages():
     present, has_mask = [True, True, False, True], [True, False, False, True]
     one, two = split_batch(batch_of([1, 2, 1], present, has_mask, [1, 1, 2]), 2)
-    names = ("exists", "heat", "mask", "projection", "place", "words")
-    assert [one.share(name) for name in names] == [3 / 4, 2 / 3, 2 / 3, 1, 1 / 2, 2 / 4]
-    assert [two.share(name) for name in names] == [1 / 4, 1 / 3, 1 / 3, 0, 1 / 2, 2 / 4]
+    names = ("exists", "choice", "mask", "pixels", "projection", "place", "words", "told", "things")
+    assert [one.share(name) for name in names] == [3 / 4, 2 / 3, 2 / 3, 1 / 2, 1, 1 / 2, 2 / 4, 2 / 4, 2 / 4]
+    assert [two.share(name) for name in names] == [1 / 4, 1 / 3, 1 / 3, 1 / 2, 0, 1 / 2, 2 / 4, 2 / 4, 2 / 4]
+
+
+def test_split_when_words_of_some_things_are_known_then_told_by_these():
+    batch = batch_of([1, 1], things_each=[1, 2])
+    batch.boxed_labels[:] = [[3, 1, 2], [-1, -1, -1], [3, -1, -1]]
+    one, two = split_batch(batch, 2)
+    assert [part.share("told") for part in (one, two)] == [3 / 4, 1 / 4]
+    assert [part.share("things") for part in (one, two)] == [1 / 3, 2 / 3]
+
+
+def test_things_in_when_a_picture_has_none_then_one_if_that_is_known():
+    batch = batch_of([1, 1, 1], things_each=[2, 0, 0])
+    batch.complete[:] = [False, True, False]
+    assert things_in(batch).tolist() == [2, 1, 0]
+
+
+def test_split_when_of_a_pool_then_proposals_go_with_their_picture():
+    batch = batch_of([1, 2, 1])
+    batch = dataclasses.replace(batch, seen={"scores": np.arange(6.0).reshape(3, 2)})
+    one, two = split_batch(batch, 2)
+    assert one.batch.seen["scores"].tolist() == [[0, 1], [2, 3]]
+    assert two.batch.seen["scores"].tolist() == [[4, 5]]
 
 
 def test_split_when_there_is_one_part_then_the_batch_itself_and_losses_untouched():
@@ -56,7 +82,7 @@ def test_split_when_there_is_one_part_then_the_batch_itself_and_losses_untouched
     (part,) = split_batch(batch, 1)
     assert part.batch is batch
     value = torch.tensor(2.0)
-    assert scaled(part, {"heat": value})["heat"] is value
+    assert scaled(part, {"choice": value})["choice"] is value
 
 
 @settings(max_examples=20, deadline=None)
@@ -65,7 +91,7 @@ def test_split_when_of_any_count_then_shares_add_up_to_1_and_every_phrase_counts
     batch = batch_of(phrases_each)
     parts = split_batch(batch, count)
     assert len(parts) == count
-    for name in ("exists", "heat", "words"):
+    for name in ("exists", "choice", "words", "told", "things"):
         assert sum(part.share(name) for part in parts) == pytest.approx(1)
     counting = [part for part in parts if part.share("exists")]
     assert [phrase for part in counting for phrase in part.batch.phrases] == batch.phrases

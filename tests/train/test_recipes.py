@@ -6,14 +6,14 @@ import pytest
 
 from deixis.config import preset
 from deixis.train.optimisers import learning_rate_factor
-from deixis.train.recipes import RECIPES, Recipe, batch_note, list_recipes, recipe, scaled_for_batch
+from deixis.train.recipes import RECIPES, Recipe, batch_note, list_recipes, recipe, recipe_of_json, scaled_for_batch
 
 
 def test_list_when_asked_then_each_name_has_one_line():
     listed = list_recipes()
     assert set(listed) == {
         "tiny", "scenes", "mcn", "mcn-scenes", "smcim", "smcim-pretrain", "smcim-finetune", "smcim-scenes", "finetune",
-        "debug",
+        "debug", "tiny-detect", "tiny-choose", "tiny-joint",
     }  # fmt: skip
     assert all(line and "\n" not in line for line in listed.values())
 
@@ -32,7 +32,7 @@ def test_recipe_when_named_then_its_model_exists_and_it_goes_through_json(name):
 
 def test_recipe_when_fields_are_given_then_replaced():
     made = recipe("scenes", steps=7, lr=0.5)
-    assert (made.steps, made.lr, made.image_sizes) == (7, 0.5, (256,))
+    assert (made.steps, made.lr, made.image_sizes) == (7, 0.5, (416,))
 
 
 def test_recipe_when_name_is_unknown_then_names_are_listed():
@@ -60,7 +60,8 @@ def test_recipes_when_made_twice_then_changing_one_leaves_the_other():
         ("scenes_share", -0.1), ("scenes_share", math.nan), ("box_weight", -1.0), ("weight_decay", math.inf),
         ("lr", -1e-3), ("lr", math.nan), ("pretrained_lr", math.inf), ("clip", -1.0), ("lr", "fast"), ("lr", False),
         ("absent", 1.1), ("paste_share", 2), ("ema", 1.001), ("ema", -0.1),
-        ("bfloat16", 1), ("model", 3), ("instances", None), ("model_fields", []), ("freeze_image", 0),
+        ("precision", True), ("precision", "float16"), ("channels_last", 1),
+        ("model", 3), ("instances", None), ("model_fields", []), ("freeze_image", 0),
         ("optimiser", "sgd"), ("optimiser", ""), ("schedule", "linear"), ("schedule", None), ("mask_target", "mean"),
         ("epochs", -1), ("epochs", 1.0), ("milestones", [3]), ("milestones", (3.5,)), ("milestones", (-1,)),
         ("milestones", (True,)), ("milestones", ("3",)), ("phrased", None), ("root", 1),
@@ -92,6 +93,28 @@ def test_recipe_when_epochs_are_told_without_data_that_has_them_then_one_sentenc
         recipe(name, epochs=9, phrased="")
     assert "\n" not in str(caught.value)
     assert recipe(name, epochs=0, phrased="", milestones=()).epochs == 0
+
+
+def test_precision_when_of_a_paper_then_float32_and_else_what_the_processor_has():
+    exact = ("mcn", "smcim", "smcim-pretrain", "smcim-finetune", "debug")
+    assert {recipe(name).precision for name in exact} == {"float32"}
+    others = ("tiny", "scenes", "mcn-scenes", "smcim-scenes", "finetune")
+    assert {recipe(name).precision for name in others} == {"auto"}
+
+
+def test_precision_when_chosen_then_one_of_three_and_else_they_are_listed():
+    assert [recipe("mcn", precision=one).precision for one in ("auto", "bfloat16")] == ["auto", "bfloat16"]
+    with pytest.raises(ValueError, match=r"expected precision out of \('auto', 'float32', 'bfloat16'\), got 'half'"):
+        recipe("debug", precision="half")
+
+
+@pytest.mark.parametrize(("said", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_recipe_of_json_when_of_an_older_run_then_bfloat16_is_its_precision(said, precision):
+    stored = json.loads(json.dumps({**asdict(recipe("scenes")), "bfloat16": said}))
+    with pytest.raises(TypeError, match="bfloat16"):  # it never said both
+        recipe_of_json(stored)
+    del stored["precision"]
+    assert recipe_of_json(stored) == recipe("scenes", precision=precision)
 
 
 def test_recipe_when_all_shares_are_0_then_refused():

@@ -24,7 +24,7 @@ def test_fields_of_phrased_data_when_there_is_none_then_refused(field, value):
         ("debug", {"check_every": 5}, "expected check_every to be 0 without phrased, got 5"),
         ("debug", {"rehearsal": 0.5}, "expected rehearsal to be 0.0 without phrased, got 0.5"),
         ("mcn", {"validation": "val.jsonl"}, "expected validation to be '' without check_every, got 'val.jsonl'"),
-        ("mcn", {"frozen_steps": 5}, "expected frozen_steps to be 0 without start and check_every, got 5"),
+        ("mcn", {"frozen_steps": 5}, "expected frozen_steps to be 0 without start, got 5"),
         ("mcn", {"patience": 2}, "expected patience to be 4 without check_every, got 2"),
         ("mcn", {"start": "a", "image_weights": "b"}, "expected image_weights to be left out with start, .*, got 'b'"),
         ("finetune", {"text_weights": "b"}, "expected text_weights to be left out with start, .*, got 'b'"),
@@ -32,6 +32,12 @@ def test_fields_of_phrased_data_when_there_is_none_then_refused(field, value):
         ("finetune", {"rehearsal": 0.5, "epochs": 2}, "expected epochs to be 0 with rehearsal, got 2"),
         ("mcn", {"instances": "photos.json"}, "expected instances to be '' with phrased, got 'photos.json'"),
         ("mcn", {"partial_instances": "p.json"}, "expected partial_instances to be '' with phrased, got 'p.json'"),
+        ("mcn", {"pseudo_instances": "p.json", "pseudo_share": 0.1}, "expected pseudo_instances to be '' with phrased"),
+        ("tiny", {"pseudo_instances": "p.json"}, "expected a pseudo_share above 0 with pseudo_instances, got 0.0 with"),
+        ("tiny", {"pool": 3}, "expected a pool of at least 10 pictures, as many as a batch has, got 3"),
+        ("tiny", {"layouts": "l.csv"}, "expected pool and layouts_share above 0 with layouts, got 0 and 0.0"),
+        ("tiny", {"pool": 10, "layouts_share": 1.0}, "expected layouts_share below 1, got 1.0"),
+        ("tiny", {"min_area": 1.5}, "expected min_area in 0..1, got 1.5"),
         ("mcn", {"flavour": "scenes"}, "expected flavour to be '' with phrased and without rehearsal, got 'scenes'"),
     ],
 )
@@ -39,6 +45,11 @@ def test_fields_when_they_would_be_ignored_then_refused(name, fields, words):
     with pytest.raises(ValueError, match=f"^{words}") as caught:
         recipe(name, **fields)
     assert "\n" not in str(caught.value)
+
+
+def test_instances_when_named_beside_phrased_and_rehearsal_then_taken():
+    made = recipe("finetune", rehearsal=0.5, instances="a.json,b.json", partial_instances="c.json")
+    assert (made.instances, made.partial_instances, made.rehearsal) == ("a.json,b.json", "c.json", 0.5)
 
 
 @pytest.mark.parametrize("name", ["mcn", "smcim", "smcim-finetune"])

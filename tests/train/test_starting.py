@@ -10,6 +10,7 @@ from deixis.config import preset
 from deixis.data.epochs import Epochs
 from deixis.data.loading import Mixture, PhotoSource, SceneSource
 from deixis.data.readers.jsonl import ReadSamples
+from deixis.data.rehearsed import Rehearsed
 from deixis.hub import load_checkpoint
 from deixis.models.foreign import DarknetConv
 from deixis.models.image_encoders import YoloTinyEncoder
@@ -115,7 +116,8 @@ def test_start_when_darknet_weights_are_given_then_loaded_and_early_filters_froz
         ]
 
     monkeypatch.setattr(starting, "read_darknet", read)
-    model, _ = start_model(dataclasses.replace(minilm_recipe, image_weights=str(darknet_folder)))
+    fields = {**minilm_recipe.model_fields, "image_encoder": "yolov3-tiny"}
+    model, _ = start_model(dataclasses.replace(minilm_recipe, model_fields=fields, image_weights=str(darknet_folder)))
     assert asked == ["net.cfg", "net.weights"]
     encoder = model.image.encoder
     assert (encoder.body[0].conv.weight == 0.5).all()
@@ -195,7 +197,8 @@ def test_start_when_a_checkpoint_is_named_then_its_weights_go_on_and_its_encoder
         assert torch.equal(model.state_dict()[name], tensor), name
     assert not any(parameter.requires_grad for parameter in model.image.encoder.early_parameters())
     rates = {id(p): group["lr"] for group in parameter_groups(model, chosen) for p in group["params"]}
-    assert rates[id(model.image.encoder.neck.conv.weight)] == chosen.pretrained_lr
+    assert rates[id(model.image.encoder.stage4[0].branch1["2"].weight)] == chosen.pretrained_lr
+    assert rates[id(model.image.head.gfl_cls[0].weight)] == chosen.pretrained_lr
     assert rates[id(model.exists[0].weight)] == chosen.lr
 
 
@@ -560,3 +563,94 @@ def test_data_when_drawn_scenes_are_phrased_then_none_is_drawn_to_group_them(mon
     monkeypatch.setattr("deixis.data.scenes.draw_sample", lambda *_, **__: pytest.fail("drew a scene"))
     source = starting.start_data(recipe("mcn", phrased="scenes+:train"))
     assert source.num_steps(100) == 1000
+
+
+# a mixture beside own expressions
+
+
+@pytest.fixture
+def detected(tmp_path, instances):
+    """A COCO file of the photos of `instances`, whose boxes have scores: above, at and below one half, and none."""
+    document = json.loads(instances.read_text())
+    scores = {2: 0.9, 3: 0.5, 4: 0.49}
+    document["annotations"] = [
+        one | ({"score": scores[one["id"]]} if one["id"] in scores else {})
+        for one in document["annotations"]
+        if one["id"] <= 7
+    ]
+    path = tmp_path / "detected.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_data_when_several_files_are_named_then_the_photos_of_all(instances, detected):
+    made = Recipe(instances=f"{instances}, {detected}", partial_share=0.0)
+    photos = start_data(made).sources[0]
+    ids = [2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13]
+    assert [record.image_id for record in photos.records] == [*ids, 2, 3, 4, 5, 6]
+
+
+def test_data_when_files_have_wrong_records_then_all_are_told(instances, tmp_path):
+    second = tmp_path / "second.json"
+    document = json.loads(instances.read_text())
+    document["annotations"].append({"id": 99, "image_id": 2, "category_id": 9, "bbox": [0, 0, 2, 2]})
+    second.write_text(json.dumps(document))
+    mixture = start_data(Recipe(instances=f"{second},{second}", partial_share=0.0))
+    assert len(mixture.problems) == 2
+
+
+def test_data_when_boxes_are_a_detectors_then_the_sure_ones_without_masks_and_no_more_is_known(detected):
+    made = Recipe(
+        pseudo_instances=str(detected), pseudo_share=0.3, instances_share=0.0, partial_share=0.0, min_area=0.005
+    )
+    mixture = start_data(made)
+    (source,) = (one for one in mixture.sources if isinstance(one, PhotoSource))
+    assert [record.image_id for record in source.records] == [2, 3, 5, 6]  # 1 is of val, 7 held out, 4 unsure
+    assert all(instance.mask is None for record in source.records for instance in record.instances)
+    assert (source.fully_annotated, source.counts_known, source.donors, source.min_area) == (False, False, (), 0.005)
+    assert mixture.shares[0] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scenes", "photos"),
+    [((256, 384), 256, 512), ((416,), 416, 512), ((64,), 256, 512), ((416, 416), 416, 512), ((640,), 640, 640)],
+)
+def test_data_when_there_is_one_canvas_then_all_sources_stand_on_it(instances, sizes, scenes, photos):
+    mixture = start_data(Recipe(instances=str(instances), partial_share=0.0, image_sizes=sizes))
+    drawn = [one for one in mixture.sources if isinstance(one, SceneSource)]
+    assert {(one.largest, one.side) for one in drawn} == {(scenes, 256)}
+    assert mixture.sources[0].largest == photos
+    if len(set(sizes)) == 1:
+        assert mixture._shares_at(sizes[0]).tolist() == list(mixture.shares)
+
+
+def test_data_when_rehearsed_and_photos_are_named_then_the_whole_mixture_beside_own(lines, instances, detected):
+    made = recipe(
+        "debug", phrased=str(lines), rehearsal=0.5, instances=str(instances), partial_instances=str(instances),
+        pseudo_instances=str(detected), instances_share=0.3, partial_share=0.2, pseudo_share=0.1, scenes_share=0.4,
+        image_sizes=(416,), flavour="scenes",
+    )  # fmt: skip
+    source = start_data(made)
+    assert isinstance(source, Rehearsed)
+    assert (len(source.own.samples), source.share) == (3, 0.5)
+    assert list(source.shares) == [0.3, 0.2, 0.1, 0.4]
+    assert [type(one) for one in source.sources] == [PhotoSource, PhotoSource, PhotoSource, SceneSource]
+    assert source._shares_at(416).tolist() == [0.3, 0.2, 0.1, 0.4]
+
+
+def test_data_when_rehearsed_without_photos_then_drawn_scenes_as_large_as_the_canvas(lines):
+    source = start_data(recipe("debug", phrased=str(lines), rehearsal=0.5, image_sizes=(384,), scenes_share=0.1))
+    assert [(one.flavour, one.largest, one.side) for one in source.sources] == [
+        (flavour, 384, 384) for flavour in SCENE_FLAVOURS
+    ]
+    assert sum(source.shares) == 1
+
+
+def test_rehearsed_when_its_epochs_are_over_then_its_own_begin_anew(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"image": "a.png", "phrase": "left dog", "box": [0, 0, 9, 9]}\n')
+    source = start_data(recipe("debug", phrased=str(path), rehearsal=0.5))
+    batches = [source.batch(1, step, images=2, phrases=1, size=64, absent=0.0) for step in (0, 1, 50)]
+    assert [batch.phrases[0] for batch in batches] == ["left dog"] * 3
+    assert len({batch.phrases[1] for batch in batches}) > 1

@@ -10,18 +10,26 @@ from deixis.config import preset
 from deixis.data import open_dataset
 from deixis.data.epochs import Epochs
 from deixis.data.loading import CanvasRules, Mixture, Picture, Target, collate
+from deixis.data.pictures import boxed
 from deixis.data.scenes import draw_scene
 from deixis.geometry.masks import read_mask
 from deixis.hub import load_checkpoint
 from deixis.language.tokenizers import WordTokenizer
-from deixis.models.decoding import decode, pairwise_iou
 from deixis.models.deixis import DeixisModel
+from deixis.models.proposals import pairwise_iou
 from deixis.train import starting, trainer
 from deixis.train.batches import Steps, batches
 from deixis.train.recipes import recipe
 from deixis.train.trainer import Trainer, forget_after, log_line, recorded, run, write_whole
 
-LOSSES = {"heat", "box", "mask", "projection", "exists", "consistency", "words"}
+LOSSES = {"choice", "box", "exists", "told", "pixels", "projection", "things"}
+UNREACHED = (
+    "box.refine.0.", "image.neck.extra_lvl", "image.head.cls_convs.3.", "image.head.gfl_cls.",
+)  # fmt: skip
+"""Beginnings of names of what an untrained model's first step may not reach.
+
+Zeros stand behind them, or places that are no candidates: the only one at stride 64 is a corner of a small canvas.
+"""
 
 
 @pytest.fixture
@@ -162,9 +170,9 @@ def test_write_whole_when_done_then_the_new_text_alone(tmp_path):
 
 
 def test_log_line_when_losses_are_not_finite_then_null():
-    line = log_line(3, 1.26, {"loss": np.nan, "heat": np.inf, "box": 0.5})
+    line = log_line(3, 1.26, {"loss": np.nan, "choice": np.inf, "box": 0.5})
     assert json.loads(line, parse_constant=pytest.fail) == {
-        "step": 3, "seconds": 1.3, "loss": None, "heat": None, "box": 0.5,
+        "step": 3, "seconds": 1.3, "loss": None, "choice": None, "box": 0.5,
     }  # fmt: skip
     assert line.endswith("}\n")
 
@@ -281,7 +289,7 @@ def test_step_when_taken_then_parameters_and_average_move_and_frozen_ones_do_not
         sum(held.objective.weights[name] * losses[name] for name in LOSSES), rel=1e-4
     )
     for name, p in held.model.named_parameters():
-        if p.requires_grad and name.endswith(("key.bias", "energy.bias")):
+        if p.requires_grad and (name.endswith("key.bias") or name.startswith(UNREACHED)):
             continue  # a softmax does not see what is added to all of its inputs: at most rounding moves these
         moved = not torch.equal(p, before[f"model.{name}"])
         assert moved == p.requires_grad, name
@@ -301,7 +309,7 @@ def wrong_losses(model, loss, slope):
     parameter = next(p for p in model.parameters() if p.requires_grad)
     value = loss + parameter.sum() - parameter.sum().detach()
     value.register_hook(lambda gradient: gradient * slope)
-    return {"heat": value, **{name: torch.zeros(()) for name in LOSSES - {"heat"}}}
+    return {"choice": value, **{name: torch.zeros(()) for name in LOSSES - {"choice"}}}
 
 
 @pytest.mark.parametrize(("loss", "slope"), [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf), (1.0, 3e38)])
@@ -339,7 +347,8 @@ def eight_scenes():
     for index in range(8):
         image, samples = draw_scene("scenes", "train", index, 64, 1)
         mask = read_mask(samples[0].mask, (64, 64))
-        pictures.append(Picture(image, [Target(samples[0].phrase, samples[0].box_xyxy_px, mask, "")], None))
+        target = Target(samples[0].phrase, samples[0].box_xyxy_px, mask, "")
+        pictures.append(Picture(image, [target], None, boxed=boxed(samples[0].instances), complete=True))
     return pictures
 
 
@@ -350,7 +359,7 @@ def test_training_when_eight_drawn_scenes_repeat_then_it_learns_them_by_heart(sm
     torch.manual_seed(0)
     config = preset(
         "deixis-tiny-glove", vocab_size=len(words) + 2, context_dim=32, context_layers=1, context_heads=2, group_dim=16,
-        group_heads=2, merge_heads=2, text_dim=16, text_layers=3, mask_dim=16, mask_stride4_dim=8, image_size=64,
+        group_heads=2, merge_heads=2, text_dim=16, text_layers=3, mask_dim=16, image_size=64, candidates=12, cells=4,
     )  # fmt: skip
     model = DeixisModel(config)
     monkeypatch.setattr(trainer, "start_model", lambda made, samples: (model, tokenizer))
@@ -360,10 +369,11 @@ def test_training_when_eight_drawn_scenes_repeat_then_it_learns_them_by_heart(sm
     ids, valid = (torch.from_numpy(x) for x in tokenizer.encode(fixed.phrases))
     pixels = torch.from_numpy(fixed.pixels).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
-        output = model.eval()(pixels, torch.from_numpy(fixed.content), torch.from_numpy(fixed.image_index), ids, valid)
-    overlap = pairwise_iou(decode(output).boxes, torch.from_numpy(fixed.boxes))
+        scene = model.eval().encode_image(pixels, torch.from_numpy(fixed.content))
+        answer = model.answer(scene.pick(torch.from_numpy(fixed.image_index)), ids, valid)
+    overlap = pairwise_iou(answer.boxes, torch.from_numpy(fixed.boxes))
     assert (overlap > 0.5).sum() >= 7
-    inside = (output.mask_logits > 0) == (torch.from_numpy(fixed.masks) > 0.5)
+    inside = (answer.mask_probability > 0.5) == (torch.from_numpy(fixed.masks) > 0.5)
     assert inside.float().mean() > 0.95
 
 

@@ -49,6 +49,6 @@ def calibrate(
         )
         tell_problems(problems)
     fitted = fit_calibration(evidence, keep=stored_regression(grounder) if keep_weights else None)
-    fitted["data"] = datasets
+    fitted["data"] = ["/".join(Path(spec).parts[-2:]) for spec in datasets]  # their names, not where they lie
     typer.echo(json.dumps(fitted))
     store_in_config(folder, calibration=fitted)

@@ -27,6 +27,7 @@ _WORDS = {"--data": "--phrased", "--model": "--start", "--val": "--validation"}
 _USELESS = (
     "image_weights", "text_weights", "model_fields", "instances", "partial_instances", "instances_share",
     "partial_share", "scenes_share", "paste_share", "epochs", "printed_images", "printed_rates", "scale_lr",
+    "pseudo_instances", "pseudo_share", "min_area",
 )  # fmt: skip
 _FIGURES = {"rec.acc@0.5": "box Acc@0.5", "rec.mean_iou": "box mean IoU", "res.miou": "mask mIoU"}
 
@@ -144,7 +145,7 @@ def _write_page(folder: Path, comparison: Comparison, rows: list[list[str]], wor
         with PredictionLog(folder / "report" / "b" / "predictions.jsonl", resume=True) as log:
             body += [
                 html_page.heading("Worst mistakes"),
-                show_cases(worst, open_dataset(folder / VALIDATION), log, None),
+                show_cases(worst, open_dataset(folder / VALIDATION), log, None, comparison.b.found_score),
             ]
     where = "More: report/comparison.html, report/a/report.html (before), report/b/report.html (after), curves.png."
     names = f"{comparison.a.model}, fine-tuned: before and after"

@@ -13,6 +13,7 @@ import typer
 
 from deixis.cli import finetune
 from deixis.cli.running import sentence, tell
+from deixis.train.recipe_checks import renamed
 from deixis.train.recipes import Recipe, list_recipes, recipe, recipe_of_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _LISTED = "\n".join(f"  {name:15} {line}" for name, line in list_recipes().items
 HELP = f"""Train a model by RECIPE, or go on with a run.
 
 Every field of a recipe is an option too: --steps 200 --lr 1e-3 --image_sizes "[256, 320]"; --show lists them.
+Steps run in bfloat16 where the processor has it and the recipe says auto; --precision float32 or bfloat16 decides.
 The recipe finetune is told --data FILE, --model CHECKPOINT, --val FILE, and --keep to keep what the model knew.
 
 \b
@@ -141,6 +143,8 @@ def parse_fields(arguments: Sequence[str], base: Recipe) -> dict[str, Any]:
     for word in words:
         option, equals, raw = word.removeprefix("--").partition("=")
         name, _, inner = option.replace("-", "_").partition(".")
+        if word.startswith("--") and name == "bfloat16":
+            raise typer.BadParameter(f"expected --precision auto, float32 or bfloat16, got {word!r}; say it so")
         if not word.startswith("--") or name not in known:
             raise typer.BadParameter(f"expected --FIELD out of {', '.join(known)}, got {word!r}")
         if not equals:
@@ -201,7 +205,7 @@ def read_recipe(folder: Path) -> Recipe:
         raise ValueError(
             f"expected an object of fields in {str(path)!r}, got {type(stored).__name__}; train anew in another folder"
         )
-    if unknown := sorted(set(stored) - {one.name for one in fields(Recipe)}):
+    if unknown := sorted(set(renamed(stored)) - {one.name for one in fields(Recipe)}):
         raise ValueError(
             f"expected the fields of a recipe in {str(path)!r}, got {unknown!r} too; resume with the version that "
             "wrote it"

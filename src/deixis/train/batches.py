@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -19,6 +20,9 @@ from deixis.data.epochs import Epochs
 from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
 from deixis.train.recipes import Recipe
 
+if TYPE_CHECKING:
+    from deixis.train.pool import Pool
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -26,7 +30,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 class Steps(Dataset[TrainingBatch]):
     """Batch number i for any i: what workers read from."""
 
-    def __init__(self, source: Mixture | Epochs, recipe: Recipe, rules: CanvasRules) -> None:
+    def __init__(self, source: Mixture | Epochs | Pool, recipe: Recipe, rules: CanvasRules) -> None:
         self.source, self.recipe, self.rules = source, recipe, rules
 
     def __getitem__(self, step: int) -> TrainingBatch:
@@ -39,7 +43,7 @@ class Steps(Dataset[TrainingBatch]):
 
 
 def batches(
-    source: Mixture | Epochs,
+    source: Mixture | Epochs | Pool,
     recipe: Recipe,
     start: int,
     rules: CanvasRules = CanvasRules(),  # noqa: B008  it is frozen

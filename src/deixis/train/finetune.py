@@ -206,7 +206,8 @@ def finetune(
         if group.is_first:
             clear_leftovers(folder)
             write_whole(folder / "recipe.json", json.dumps(asdict(recipe), indent=1))
-            for note in notes(recipe, trainer.objective.helper) if sys.stderr is not None else ():
+            lines = notes(recipe, trainer.objective.helper, autocast=trainer.autocast)
+            for note in lines if sys.stderr is not None else ():
                 print(f"training: {note}", file=sys.stderr, flush=True)
         looks = _looks(recipe, folder, measure, start)
         looks.read(trainer.step)
@@ -231,10 +232,9 @@ def _settle(recipe: Recipe, folder: Path, start: Checkpoint, named: frozenset[st
     if "model" not in named:
         values["model"] = start.name if start.name.endswith("-finetuned") else f"{start.name}-finetuned"
     if "image_sizes" not in named:
-        side = start.model.config.image_size
-        if start.model.adapts_canvas:
-            side = canvas_for(open_dataset(folder / TRAIN), side)
-        values["image_sizes"] = (side,)
+        largest = start.model.config.image_size
+        fitting = canvas_for(open_dataset(folder / TRAIN), largest)
+        values["image_sizes"] = (fitting if start.model.adapts_canvas else largest,)
     return replace(recipe, **values)
 
 

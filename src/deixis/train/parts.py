@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deixis.data.loading import TrainingBatch
@@ -16,11 +17,14 @@ AVERAGED_OVER = {
     "wh": "phrases",
     "confidence": "phrases",
     "mask": "mask_known",
+    "pixels": "has_mask",
     "projection": "boxed",
     "place": "has_mask",
     "place_box": "has_mask",
     "attention": "has_mask",
     "words": "labels",
+    "told": "told",
+    "things": "things",
 }
 """Losses that are means over something else than the phrases that mean something."""
 _LARGEST = ("difficulty_max", "sigma")
@@ -61,6 +65,7 @@ def pictures_of(batch: TrainingBatch, pictures: np.ndarray) -> TrainingBatch:
     """Neighbouring pictures of a batch, with their phrases and things."""
     rows = np.isin(batch.image_index, pictures)
     things = np.isin(batch.thing_index, pictures)
+    boxed = np.isin(batch.boxed_index, pictures)
     return replace(
         batch,
         pixels=batch.pixels[pictures],
@@ -74,6 +79,11 @@ def pictures_of(batch: TrainingBatch, pictures: np.ndarray) -> TrainingBatch:
         thing_index=batch.thing_index[things] - pictures[0],
         thing_cells=batch.thing_cells[things],
         thing_labels=batch.thing_labels[things],
+        boxed_index=batch.boxed_index[boxed] - pictures[0],
+        boxed_boxes=batch.boxed_boxes[boxed],
+        boxed_labels=batch.boxed_labels[boxed],
+        complete=batch.complete[pictures],
+        seen=batch.seen and {name: values[pictures] for name, values in batch.seen.items()},
     )
 
 
@@ -85,8 +95,19 @@ def _counts(batch: TrainingBatch) -> dict[str, int]:
         "mask_known": batch.has_mask | ~batch.present,
         "boxed": batch.present & ~batch.has_mask,
         "labels": batch.thing_labels >= 0,
+        "told": batch.boxed_labels >= 0,
+        "things": things_in(batch),
     }
     return {name: int(one.sum()) for name, one in counted.items()}
+
+
+def things_in(batch: TrainingBatch) -> NDArray[np.int64]:
+    """int64 [B]: what each picture counts for in the detector's loss, its annotated things.
+
+    One without any counts as one thing if it is known that there are none.
+    """
+    counts = np.bincount(batch.boxed_index, minlength=len(batch.pixels))
+    return np.maximum(counts, batch.complete)
 
 
 def scaled(part: Part, losses: dict[str, Tensor]) -> dict[str, Tensor]:

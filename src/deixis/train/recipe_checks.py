@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deixis.train.batch_advice import RATES
 
@@ -21,8 +21,18 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "dict[str, Any]": (dict,),
 }
 _LEAST = {
-    ("steps", "images", "phrases", "save_every", "accumulate", "keep", "non_finite_limit", "patience"): 1,
-    ("warmup", "workers", "seed", "epochs", "printed_images", "check_every", "frozen_steps", "freeze_text"): 0,
+    (
+        "steps",
+        "images",
+        "phrases",
+        "save_every",
+        "accumulate",
+        "keep",
+        "non_finite_limit",
+        "patience",
+        "pool_phrases",
+    ): 1,
+    ("warmup", "workers", "seed", "epochs", "printed_images", "check_every", "frozen_steps", "freeze_text", "pool"): 0,
 }
 _CHOICES = {
     "optimiser": ("adamw", "adam"),
@@ -32,11 +42,25 @@ _CHOICES = {
     "one_per": ("referent", "expression", "image"),
     "flavour": ("", "scenes", "scenes+", "scenesg"),
     "augment": ("", "none", "mcn", "smcim", "transvg"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
+_RENAMED = {"heat_weight": "choice_weight"}
 PATIENCE = 4
 """What a recipe says that looks at no validation part."""
 MIN_SIGMA = 0.1
 """The least floor of sigma: its gradient, which has sigma^3 below the line, is still an ordinary number."""
+
+
+def renamed(stored: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a run stored, as they are called today.
+
+    ``bfloat16`` true or false is ``precision``, ``heat_weight`` is ``choice_weight``, and ``consistency_weight``, which
+    only the ``deixis`` family of before had, is left out.
+    """
+    kept = {_RENAMED.get(name, name): value for name, value in stored.items() if name != "consistency_weight"}
+    if type(kept.get("bfloat16")) is bool and "precision" not in kept:
+        kept["precision"] = "bfloat16" if kept.pop("bfloat16") else "float32"
+    return kept
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -60,7 +84,7 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(
             f"expected printed_rates to be three numbers or none, got {recipe.printed_rates!r}; correct them"
         )
-    for name in ("absent", "paste_share", "ema"):
+    for name in ("absent", "paste_share", "ema", "min_area"):
         if getattr(recipe, name) > 1:
             raise ValueError(f"expected {name} in 0..1, got {getattr(recipe, name)!r}; lower it")
     if not recipe.image_sizes or any(type(one) is not int or one < 1 or one % 32 for one in recipe.image_sizes):
@@ -75,9 +99,38 @@ def check_recipe(recipe: Recipe) -> None:
             )
     _check_start(recipe)
     _check_phrased(recipe)
-    if not (recipe.instances_share or recipe.partial_share or recipe.scenes_share):
+    _check_shares(recipe)
+    _check_pool(recipe)
+
+
+def _check_pool(recipe: Recipe) -> None:
+    """Raise ValueError where a pool is smaller than a batch, or layouts stand without one or leave no room for it."""
+    if recipe.pool and recipe.pool < recipe.images:
+        raise ValueError(
+            f"expected a pool of at least {recipe.images} pictures, as many as a batch has, got {recipe.pool!r}; raise "
+            "it or lower images"
+        )
+    if recipe.layouts and not (recipe.pool and recipe.layouts_share):
+        raise ValueError(
+            f"expected pool and layouts_share above 0 with layouts, got {recipe.pool!r} and {recipe.layouts_share!r}; "
+            "set both, or leave layouts out"
+        )
+    if recipe.layouts_share >= 1:
+        raise ValueError(
+            f"expected layouts_share below 1, got {recipe.layouts_share!r}; lower it, so that a batch has pictures too"
+        )
+
+
+def _check_shares(recipe: Recipe) -> None:
+    """Raise ValueError where a mixture has nothing to draw from, or a detector's boxes without a share."""
+    if not (recipe.instances_share or recipe.partial_share or recipe.pseudo_share or recipe.scenes_share):
         raise ValueError(
             "expected one of instances_share, partial_share and scenes_share above 0, got 0 for all; raise one"
+        )
+    if recipe.pseudo_instances and not recipe.pseudo_share:
+        raise ValueError(
+            f"expected a pseudo_share above 0 with pseudo_instances, got 0.0 with {recipe.pseudo_instances!r}; say how "
+            "many pictures are to be of that file, or leave it out"
         )
 
 
@@ -103,10 +156,11 @@ def _check_phrased(recipe: Recipe) -> None:
                 f"expected {name} to be {default!r} without phrased, got {getattr(recipe, name)!r}; name the data in "
                 "phrased, or leave it out"
             )
-    for name in ("instances", "partial_instances") if recipe.phrased else ():
-        if getattr(recipe, name):
+    for name in ("instances", "partial_instances", "pseudo_instances") if recipe.phrased else ():
+        if getattr(recipe, name) and not recipe.rehearsal:
             raise ValueError(
-                f"expected {name} to be '' with phrased, got {getattr(recipe, name)!r}; train on one of them"
+                f"expected {name} to be '' with phrased, got {getattr(recipe, name)!r}; train on one of them, or set "
+                "rehearsal"
             )
     _check_rehearsal(recipe)
     if recipe.validation and not recipe.check_every:
@@ -119,10 +173,10 @@ def _check_phrased(recipe: Recipe) -> None:
             f"expected patience to be {PATIENCE} without check_every, got {recipe.patience!r}; set check_every, or "
             "leave it out"
         )
-    if recipe.frozen_steps and not (recipe.start and recipe.check_every):
+    if recipe.frozen_steps and not recipe.start:
         raise ValueError(
-            f"expected frozen_steps to be 0 without start and check_every, got {recipe.frozen_steps!r}; set both, as "
-            "the recipe finetune does, or leave it out"
+            f"expected frozen_steps to be 0 without start, got {recipe.frozen_steps!r}; name a checkpoint to start "
+            "from, or leave it out"
         )
     earliest = 1 if recipe.epochs else 0
     if any(type(one) is not int or one < earliest for one in recipe.milestones):
@@ -132,7 +186,7 @@ def _check_phrased(recipe: Recipe) -> None:
 
 
 def _check_rehearsal(recipe: Recipe) -> None:
-    """Raise ValueError where drawn scenes beside ``phrased`` cannot be, or are told about without being there."""
+    """Raise ValueError where what is drawn beside ``phrased`` cannot be, or is told about without being there."""
     if recipe.rehearsal >= 1:
         raise ValueError(
             f"expected rehearsal below 1, so that something of phrased is left, got {recipe.rehearsal!r}; lower it"

@@ -8,7 +8,7 @@ from typing import Any
 
 from deixis.config import IMAGE_ENCODERS, MCN_ENCODERS, SMCIM_ENCODERS, TEXT_ENCODERS
 from deixis.train.batch_advice import RATES, batch_note, scaled_for_batch
-from deixis.train.recipe_checks import PATIENCE, check_recipe
+from deixis.train.recipe_checks import PATIENCE, check_recipe, renamed
 
 __all__ = [
     "RECIPES",
@@ -50,9 +50,11 @@ class Recipe:
     freeze_text: int = 0
     """How much of SMCIM's text encoder keeps its weights, from below: 1 word vectors, 1 + k also the first k layers."""
     instances: str = ""
-    """COCO instances file, every thing of its categories annotated; id % 7 == 0 and id % 14 == 1 are left out."""
+    """COCO instances files, a comma between two, all things annotated; id % 7 == 0 and id % 14 == 1 are left out."""
     partial_instances: str = ""
-    """COCO instances file where other categories may stand unannotated."""
+    """The same where other categories may stand unannotated."""
+    pseudo_instances: str = ""
+    """The same where a detector drew boxes, all or some: of those with a ``score``, 0.5 and more count."""
     phrased: str = ""
     """Data set with expressions of its own, ``refcoco:train`` or a JSONL file; its epochs replace the mixture.
 
@@ -62,6 +64,7 @@ class Recipe:
     """Where ``phrased`` lies."""
     instances_share: float = 0.18
     partial_share: float = 0.11
+    pseudo_share: float = 0.0
     scenes_share: float = 0.71
     """Shares of the pictures of a batch; of the drawn scenes half are ``scenes``, a quarter each other flavour.
 
@@ -74,7 +77,22 @@ class Recipe:
     expressions drawn at random, or every ``expression``.
     """
     rehearsal: float = 0.0
-    """With ``phrased``: share of a batch's pictures that are drawn scenes, so that what is known of them stays."""
+    """With ``phrased``: share of a batch that is drawn scenes, or the whole mixture where instances are named."""
+    min_area: float = 0.02
+    """Share of a photo below which the box of a thing has no phrase written."""
+    pool: int = 0
+    """``deixis``: choose among the proposals of so many pictures, which are computed once, and leave pixels alone.
+
+    The image side stays as it is then, and masks are not learnt.
+    """
+    pool_phrases: int = 12
+    """Most phrases that are kept of a picture of the pool."""
+    layouts: str = ""
+    """With ``pool``: CSV files of expressions with boxes and without photos, see `deixis.train.layouts`."""
+    layouts_share: float = 0.0
+    """Of a batch's pictures, with ``layouts``."""
+    learn: str = ""
+    """Beginnings of the names of the parameters that learn, a comma between two; empty: all that may."""
     flavour: str = ""
     """Of the drawn scenes this flavour alone: ``scenes``, ``scenes+`` or ``scenesg``."""
     check_every: int = 0
@@ -98,8 +116,8 @@ class Recipe:
     images: int = 10
     phrases: int = 4
     """Phrases an image."""
-    image_sizes: tuple[int, ...] = (256, 256, 256, 256, 384)
-    """Canvas sides, one drawn for each step; drawn scenes, 256 pixels wide, stand only on canvases they fill.
+    image_sizes: tuple[int, ...] = (416,)
+    """Canvas sides, one drawn for each step; drawn scenes, of 256 pixels, stand where they fill it, or on a sole one.
 
     A family whose answers come from a canvas of one size is trained on that one.
     """
@@ -135,12 +153,14 @@ class Recipe:
     """``smcim``: compute the interaction's insides again on the way back instead of keeping them."""
     non_finite_limit: int = 10
     """So many steps in a row whose loss or gradient is not finite end the run."""
-    heat_weight: float = 1.0
+    choice_weight: float = 1.0
+    """Of what is chosen among the proposals of ``deixis``; 0: only its detector learns."""
     box_weight: float = 1.0
     mask_weight: float = 1.5
     projection_weight: float = 0.5
     exists_weight: float = 0.5
-    consistency_weight: float = 0.2
+    detection_weight: float = 0.5
+    """Of the detector of ``deixis``: where there is any thing, and its box."""
     words_weight: float = 2.0
     """Of an auxiliary task: to tell kind, colour and texture of every annotated thing from the image alone."""
     place_weight: float = 0.0
@@ -165,7 +185,8 @@ class Recipe:
     """Whether difficulty is a weight alone, through which no gradient reaches the model."""
     mask_target: str = "area"
     """A cell of the mask target: ``area`` averages its pixels, ``nearest`` takes the one in its middle."""
-    bfloat16: bool = True
+    precision: str = "auto"
+    """``float32``, ``bfloat16``, or ``auto``: bfloat16 exactly where the processor multiplies it in hardware."""
     channels_last: bool = True
     """Whether kernels lie in memory as CPUs and GPUs work through them fastest."""
     compile: bool = False
@@ -197,13 +218,97 @@ def is_own_encoder(part: str, name: object) -> bool:
 
 
 def tiny() -> Recipe:
-    """The bundled model: photos, people and drawn scenes together; about three hours on two CPU cores."""
+    """A model of the bundled one's sizes in one stage: photos, people and drawn scenes together."""
     return Recipe()
+
+
+def tiny_detect() -> Recipe:
+    """First stage of the bundled model: its detector learns what a thing is, of whatever kind; four minutes."""
+    return Recipe(
+        learn="image.head.thing,image.head.gfl_cls",
+        instances_share=0.35,
+        partial_share=0.15,
+        scenes_share=0.5,
+        choice_weight=0.0,
+        detection_weight=1.0,
+        steps=300,
+        images=8,
+        phrases=1,
+        lr=3e-3,
+        pretrained_lr=3e-4,
+        warmup=20,
+        clip=10.0,
+        ema=0.98,
+        save_every=100,
+    )
+
+
+def tiny_choose() -> Recipe:
+    """Second stage of the bundled model: to choose among proposals that are computed once; under an hour."""
+    return Recipe(
+        start="runs/tiny-detect/checkpoint",
+        **_AS_IT_IS_SPOKEN,
+        learn=_WORDS_AND_CHOICE,
+        pool=12_000,
+        layouts_share=0.3,
+        steps=2200,
+        images=28,
+        pretrained_lr=6e-5,
+        weight_decay=0.02,
+        warmup=100,
+        ema=0.997,
+        box_weight=0.5,
+        mask_weight=0.0,
+        projection_weight=0.0,
+        words_weight=0.5,
+        detection_weight=0.0,
+        save_every=200,
+    )
+
+
+def tiny_joint() -> Recipe:
+    """Third stage of the bundled model: masks, then everything at a low rate; an hour."""
+    return Recipe(
+        start="runs/tiny-choose/checkpoint",
+        **_AS_IT_IS_SPOKEN,
+        freeze_image=False,
+        frozen_steps=600,
+        steps=2000,
+        images=8,
+        phrases=6,
+        lr=3e-4,
+        pretrained_lr=5e-5,
+        warmup=50,
+        box_weight=0.5,
+        words_weight=0.5,
+        detection_weight=0.3,
+        save_every=100,
+    )
+
+
+_WORDS_AND_CHOICE = (
+    "image.look,image.position,image.kind,image.merge_position,image.context,image.to_groups,fusion,box,exists,"
+    "text.bert.encoder.layer.3,text.bert.encoder.layer.4,text.bert.encoder.layer.5"
+)
+"""All but the detector, the masks and the lower half of the text encoder."""
+_AS_IT_IS_SPOKEN: dict[str, Any] = {
+    "phrased": "human.jsonl",
+    "one_per": "image",
+    "augment": "transvg",
+    "rehearsal": 0.625,
+    "instances_share": 0.36,
+    "partial_share": 0.12,
+    "pseudo_share": 0.1,
+    "scenes_share": 0.42,
+    "min_area": 0.004,
+    "absent": 0.3,
+}
+"""Expressions of people beside written phrases, of small things too."""
 
 
 def scenes() -> Recipe:
     """Drawn scenes alone: no files needed; for trying things out."""
-    return Recipe(instances_share=0.0, partial_share=0.0, scenes_share=1.0, steps=1500, image_sizes=(256,))
+    return Recipe(instances_share=0.0, partial_share=0.0, scenes_share=1.0, steps=1500)
 
 
 def mcn() -> Recipe:
@@ -227,7 +332,7 @@ def mcn() -> Recipe:
         ema=0.0,
         words_weight=0.0,
         mask_target="nearest",
-        bfloat16=False,
+        precision="float32",
     )
 
 
@@ -284,7 +389,7 @@ def smcim() -> Recipe:
         clip=0.0,
         ema=0.0,
         words_weight=0.0,
-        bfloat16=False,
+        precision="float32",
     )
 
 
@@ -350,17 +455,11 @@ def finetune() -> Recipe:
 
 def debug() -> Recipe:
     """Ten steps of a very small model on drawn scenes, to see that everything runs."""
-    small = {
-        "context_dim": 32,
-        "context_layers": 1,
-        "context_heads": 2,
-        "group_dim": 16,
-        "merge_heads": 2,
-        "group_heads": 2,
-    }
+    small = {"image_size": 64, "candidates": 12, "cells": 3, "context_dim": 32, "context_layers": 1, "context_heads": 2}
+    narrow = {"group_dim": 16, "merge_heads": 2, "group_heads": 2, "text_dim": 32, "vocab_size": 400, "mask_dim": 8}
     return Recipe(
         model="deixis-tiny-glove",
-        model_fields={**small, "text_dim": 32, "vocab_size": 400, "mask_dim": 8, "mask_stride4_dim": 8},
+        model_fields={**small, **narrow},
         instances_share=0.0,
         partial_share=0.0,
         scenes_share=1.0,
@@ -370,12 +469,15 @@ def debug() -> Recipe:
         save_every=5,
         warmup=2,
         workers=0,
-        bfloat16=False,
+        precision="float32",
     )
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "tiny": tiny,
+    "tiny-detect": tiny_detect,
+    "tiny-choose": tiny_choose,
+    "tiny-joint": tiny_joint,
     "scenes": scenes,
     "mcn": mcn,
     "mcn-scenes": mcn_scenes,
@@ -425,5 +527,5 @@ def recipe_of_json(stored: dict[str, Any]) -> Recipe:
         ValueError: a value cannot be.
         TypeError: a field is unknown.
     """
-    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in stored.items()}
+    values: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in renamed(stored).items()}
     return Recipe(**values)

@@ -19,14 +19,14 @@ from deixis.data.pipelines import PIPELINES
 from deixis.data.readers.jsonl import ReadSamples
 from deixis.data.rehearsed import Rehearsed
 from deixis.data.scenes import Scenes, draw_scene
-from deixis.data.written import PhotoRecord, load_views
+from deixis.data.written import PhotoRecord, PhotoRecords, load_views
 from deixis.hub import find_checkpoint, load_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
 from deixis.models.darknet import Vgg16
 from deixis.models.deixis import DeixisModel
 from deixis.models.foreign import find_file, read_darknet, read_torchvision_vgg16
-from deixis.models.image_encoders import EfficientNetLite0Encoder
+from deixis.models.image_encoders import EfficientNetLite0Encoder, ShuffleNetEncoder
 from deixis.models.mcn import McnModel
 from deixis.models.mcn_text import GruAttentionEncoder
 from deixis.models.registry import build_model
@@ -39,6 +39,8 @@ from deixis.train.recipes import Recipe, is_own_encoder
 
 DRAWN_FOR_WORDS = 600
 """Drawn scenes whose phrases give a vocabulary."""
+MIN_PSEUDO_SCORE = 0.5
+"""Below it a detector's box is left out."""
 SCENE_FLAVOURS = {"scenes": 0.5, "scenes+": 0.25, "scenesg": 0.25}
 
 
@@ -63,10 +65,29 @@ def start_model(recipe: Recipe, samples: Sequence[Sample] = ()) -> tuple[Groundi
             f"expected image_sizes to be ({model.config.image_size},), the one canvas that this model answers on, got "
             f"{recipe.image_sizes!r}; change it or the model's image_size"
         )
-    frozen = model.frozen_parameters(image_pretrained=recipe.freeze_image and image_pretrained)
+    frozen = [
+        *model.frozen_parameters(image_pretrained=recipe.freeze_image and image_pretrained),
+        *_not_named(model, recipe.learn),
+    ]
     for parameter in [*frozen, *_frozen_text(model, recipe)]:
         parameter.requires_grad_(False)
     return model, tokenizer
+
+
+def _not_named(model: GroundingModel, learn: str) -> list[torch.nn.Parameter]:
+    """The parameters whose names begin with none of those in ``learn``; nothing where that is empty.
+
+    Raises:
+        ValueError: no parameter is left.
+    """
+    beginnings = tuple(one.strip() for one in learn.split(",") if one.strip())
+    others = [p for name, p in model.named_parameters() if beginnings and not name.startswith(beginnings)]
+    if beginnings and len(others) == len([*model.parameters()]):
+        raise ValueError(
+            f"expected learn to name parameters of the model, which begin with {sorted(dict(model.named_children()))}, "
+            f"got {learn!r}; correct it or leave it out"
+        )
+    return others
 
 
 def _frozen_text(model: GroundingModel, recipe: Recipe) -> list[torch.nn.Parameter]:
@@ -172,10 +193,18 @@ def load_image_weights(model: GroundingModel, path: Path) -> None:
     """Fill the image encoder from the file, or the folder of a Darknet network or a backbone, that fits it."""
     assert isinstance(model, DeixisModel | McnModel | SmcimModel)
     encoder = model.image.encoder if isinstance(model, DeixisModel) else model.encoder
+    if isinstance(model, DeixisModel) and path.suffix == ".safetensors":
+        model.image.load_nanodet(path)
+        return
     if isinstance(encoder, Vgg16):
         encoder.load_torchvision(read_torchvision_vgg16(path), str(path))
     elif isinstance(encoder, EfficientNetLite0Encoder | BackboneEncoder):
         encoder.load_state(path)
+    elif isinstance(encoder, ShuffleNetEncoder):
+        raise ValueError(
+            f"expected image_weights to be a .safetensors file of NanoDet-Plus-m-1.5x, got {str(path)!r}; name one, or "
+            "another image_encoder"
+        )
     else:
         encoder.load_darknet(read_darknet(*darknet_files(path), may_end_early=True))
 
@@ -222,8 +251,11 @@ def start_data(recipe: Recipe) -> Mixture | Epochs:
     )
     if not recipe.rehearsal:
         return own
-    largest = max(recipe.image_sizes)
-    return Rehearsed(*_drawn_scenes(recipe, 1.0, largest=largest), own=own, share=recipe.rehearsal)
+    if recipe.instances or recipe.partial_instances or recipe.pseudo_instances:
+        mixture = _start_mixture(recipe)
+        return Rehearsed(mixture.sources, mixture.shares, own=own, share=recipe.rehearsal)
+    side = max(recipe.image_sizes)
+    return Rehearsed(*_drawn_scenes(recipe, 1.0, largest=side, side=side), own=own, share=recipe.rehearsal)
 
 
 def _groups(samples: Sequence[Sample], one_per: str) -> Sequence[Sequence[int]]:
@@ -259,34 +291,56 @@ def _start_mixture(recipe: Recipe) -> Mixture:
     shares: list[float] = []
     full = _training_photos(recipe.instances, recipe.instances_share)
     partial = _training_photos(recipe.partial_instances, recipe.partial_share)
+    pseudo = _training_photos(recipe.pseudo_instances, recipe.pseudo_share, min_score=MIN_PSEUDO_SCORE)
     masked = [r for r in partial if any(instance.mask is not None for instance in r.instances)]
+    options = {"min_area": recipe.min_area, "largest": _largest_canvas(recipe, PhotoSource.largest)}
+    pasting = {"paste_share": recipe.paste_share, **options}
     if full:
-        sources.append(PhotoSource(full, fully_annotated=True, donors=full + masked, paste_share=recipe.paste_share))
+        sources.append(PhotoSource(full, fully_annotated=True, donors=full + masked, **pasting))
         shares.append(recipe.instances_share)
     if partial:  # pasting other categories here would make a second, unannotated one ambiguous
-        sources.append(PhotoSource(partial, fully_annotated=False, donors=masked, paste_share=recipe.paste_share))
+        sources.append(PhotoSource(partial, fully_annotated=False, donors=masked, **pasting))
         shares.append(recipe.partial_share)
+    if pseudo:
+        unmasked = PhotoRecords(map(_without_masks, pseudo), pseudo.problems)
+        sources.append(PhotoSource(unmasked, fully_annotated=False, counts_known=False, **options))
+        shares.append(recipe.pseudo_share)
     if recipe.scenes_share:
-        drawn, parts = _drawn_scenes(recipe, recipe.scenes_share, [record.path for record in full + partial])
+        upon = [record.path for record in full + partial]
+        largest = _largest_canvas(recipe, SceneSource.largest)
+        drawn, parts = _drawn_scenes(recipe, recipe.scenes_share, upon, largest=largest)
         sources += drawn
         shares += parts
     return Mixture(sources, shares)
 
 
+def _largest_canvas(recipe: Recipe, usual: int) -> int:
+    """The largest canvas side that a source of pictures stands on: of one side alone, all stand there, enlarged."""
+    sides = set(recipe.image_sizes)
+    return max(usual, *sides) if len(sides) == 1 else usual
+
+
 def _drawn_scenes(
-    recipe: Recipe, share: float, backgrounds: Sequence[Path] = (), largest: int = 256
+    recipe: Recipe, share: float, backgrounds: Sequence[Path] = (), *, largest: int, side: int = SceneSource.side
 ) -> tuple[list[Source], list[float]]:
     """Sources of the recipe's flavours and their shares, which add up to ``share``."""
     parts = {recipe.flavour: 1.0} if recipe.flavour else SCENE_FLAVOURS
-    sources: list[Source] = [SceneSource(one, backgrounds=backgrounds, largest=largest) for one in parts]
+    sources: list[Source] = [SceneSource(one, backgrounds=backgrounds, largest=largest, side=side) for one in parts]
     return sources, [share * part for part in parts.values()]
 
 
-def _training_photos(path: str, share: float) -> list[PhotoRecord]:
+def _training_photos(paths: str, share: float, *, min_score: float = 0.0) -> PhotoRecords:
+    """The training photos of all files that are named, with a comma between two."""
     if not share:
-        return []
-    if not path:
+        return PhotoRecords()
+    files = [path.strip() for path in paths.split(",") if path.strip()]
+    if not files:
         raise ValueError(
-            f"expected a COCO instances file for a share of {share!r}, got ''; name one or set the share to 0"
+            f"expected a COCO instances file for a share of {share!r}, got {paths!r}; name one or set the share to 0"
         )
-    return load_views(path, "train", keep_pixels=True)
+    read = [load_views(path, "train", keep_pixels=True, min_score=min_score) for path in files]
+    return PhotoRecords((r for one in read for r in one), (problem for one in read for problem in one.problems))
+
+
+def _without_masks(record: PhotoRecord) -> PhotoRecord:
+    return replace(record, instances=tuple(replace(one, mask=None) for one in record.instances))

@@ -37,6 +37,8 @@ from deixis.train.objectives import Objective
 from deixis.train.optimisers import build_optimiser, learning_rate_factor, set_learning_rate
 from deixis.train.parallel import ALONE, Group, process_group
 from deixis.train.parts import merged, scaled, split_batch
+from deixis.train.pool import Pool, fill_pool
+from deixis.train.precision import uses_bfloat16
 from deixis.train.recipes import Recipe, batch_note
 from deixis.train.smcim_objective import NEGATIVE_TOTAL, SelfPacing, SmcimObjective
 from deixis.train.starting import in_steps, start_data, start_model
@@ -55,6 +57,17 @@ from deixis.train.watching import SHOWN_PICTURES, SKIPPED, Watch, forget_after, 
 __all__ = ["Trainer", "forget_after", "log_line", "notes", "recorded", "run", "write_whole"]
 
 _SHOWN_PROBLEMS = 5
+_PATHS = (
+    "start",
+    "image_weights",
+    "text_weights",
+    "instances",
+    "partial_instances",
+    "pseudo_instances",
+    "phrased",
+    "layouts",
+    "root",
+)
 
 
 class Trainer:
@@ -62,6 +75,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, samples: Sequence[Sample] = (), group: Group = ALONE) -> None:
         self.recipe, self.group = recipe, group
+        self.autocast = uses_bfloat16(recipe.precision, group.device)
         model, self.tokenizer = start_model(recipe, samples)
         self.model = group.synchronise_norms(prepare_model(model, recipe)).to(group.device)
         self.objective = objective_for(self.model, self.tokenizer, recipe)
@@ -103,7 +117,7 @@ class Trainer:
         parts = self.group.own(split_batch(batch, self.recipe.accumulate * self.group.size))
         losses: dict[str, Tensor] = {}
         for part in parts:
-            with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+            with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.autocast):
                 found = scaled(part, self.objective.losses(part.batch))
             total = self.objective.total(found)
             total.backward()
@@ -217,13 +231,29 @@ def objective_for(model: GroundingModel, tokenizer: PhraseTokenizer, recipe: Rec
     return DeixisObjective(model, tokenizer, recipe)
 
 
+def pool_of(trainer: Trainer, source: Mixture | Epochs, folder: Path) -> Pool:
+    """The pool of a run, which its first process fills.
+
+    Raises:
+        ValueError: a family whose image side does not propose anything.
+    """
+    model, recipe = trainer.model, trainer.recipe
+    if not isinstance(model, DeixisModel):
+        raise ValueError(f"expected pool=0 for the family {model.config.family!r}, got {recipe.pool!r}; leave it out")
+    if trainer.group.is_first:
+        rules = canvas_rules(model, recipe)
+        fill_pool(model, source, recipe, rules, folder / "pool", autocast=trainer.autocast)
+    trainer.group.check_same(recipe.pool)
+    return Pool.read(folder / "pool", recipe)
+
+
 def canvas_rules(model: GroundingModel, recipe: Recipe) -> CanvasRules:
     """How the model wants its pictures, and the recipe its masks."""
     return CanvasRules(model.mask_stride, recipe.mask_target, model.fill, model.resize)
 
 
-def notes(recipe: Recipe, helper: nn.Module) -> list[str]:
-    """Lines to tell before a run: what about it surprises."""
+def notes(recipe: Recipe, helper: nn.Module, *, autocast: bool) -> list[str]:
+    """Lines to tell before a run: what about it surprises, and what its precision is."""
     paced = any(isinstance(module, SelfPacing) for module in helper.modules())
     told = [batch_note(recipe), NEGATIVE_TOTAL if paced else ""]
     if not recipe.weights_of("image"):
@@ -235,6 +265,7 @@ def notes(recipe: Recipe, helper: nn.Module) -> list[str]:
             f"sigma may fall below lambda / sqrt(2) = {recipe.spsil_lambda / math.sqrt(2):.2f}, where SPSIL rewards "
             "some errors; raise sigma_floor or set detach_difficulty"
         )
+    told.append(f"precision: {'bfloat16' if autocast else 'float32'}")
     return [one for one in told if one]
 
 
@@ -270,8 +301,8 @@ def check_same_words(tokenizer: PhraseTokenizer, path: Path) -> None:
 def recorded(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a checkpoint states it: of files only their names, not where they lay."""
     values = dataclasses.asdict(recipe)
-    for name in ("start", "image_weights", "text_weights", "instances", "partial_instances", "phrased", "root"):
-        values[name] = "/".join(Path(values[name]).parts[-2:])
+    for name in _PATHS:
+        values[name] = ",".join("/".join(Path(path.strip()).parts[-2:]) for path in values[name].split(","))
     return values
 
 
@@ -318,6 +349,7 @@ def run(
         check_run_folder(folder, resume)
         source = start_data(recipe)
         trainer = Trainer(in_steps(recipe, source), source.samples if isinstance(source, Epochs) else (), group)
+        pool = pool_of(trainer, source, folder) if recipe.pool else None
         if resume:
             trainer.restore(folder)
         group.check_same(trainer.step)
@@ -325,10 +357,11 @@ def run(
             folder.mkdir(parents=True, exist_ok=True)
             clear_leftovers(folder)
             write_whole(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
-            for note in [*notes(recipe, trainer.objective.helper), *left_out(source)] if sys.stderr is not None else ():
+            told = [*notes(recipe, trainer.objective.helper, autocast=trainer.autocast), *left_out(source)]
+            for note in told if sys.stderr is not None else ():
                 print(f"training: {note}", file=sys.stderr, flush=True)
         with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
-            loop(trainer, source, watch, minutes)
+            loop(trainer, source, watch, minutes, pool=pool)
     return folder / "checkpoint"
 
 
@@ -345,14 +378,22 @@ class Judge(Protocol):
 
 
 def loop(
-    trainer: Trainer, source: Mixture | Epochs, watch: Watch, minutes: float | None, judge: Judge | None = None
+    trainer: Trainer,
+    source: Mixture | Epochs,
+    watch: Watch,
+    minutes: float | None,
+    judge: Judge | None = None,
+    pool: Pool | None = None,
 ) -> None:
-    """All steps that are left. The judge looks in the first process alone, every ``recipe.check_every`` steps."""
+    """All steps that are left, on the pool where there is one.
+
+    The judge looks in the first process alone, every ``recipe.check_every`` steps.
+    """
     recipe, group = trainer.recipe, trainer.group
     rules = canvas_rules(trainer.model, recipe)
     begun = time.monotonic()
     with progress_report("training") as report, stop_requests() as stop_asked:
-        for batch in () if _is_done(judge, group) else batches(source, recipe, trainer.step, rules):
+        for batch in () if _is_done(judge, group) else batches(pool or source, recipe, trainer.step, rules):
             losses = trainer.train_step(batch)
             seconds = time.monotonic() - begun
             watch.losses(trainer.step, seconds, losses)

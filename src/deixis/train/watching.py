@@ -157,7 +157,7 @@ def draw_predictions(model: GroundingModel, tokenizer: PhraseTokenizer, batch: T
             mask=None if masks is None else grown(masks[mine] > 0.5, side),
         )
         box = _in_pixels(batch.boxes[mine], side) if batch.present[mine] else None
-        pictures.append(draw_marks(image, [said, Mark(text="truth" if box else "not there", box_xyxy_px=box)]))
+        pictures.append(draw_marks(image, [said, Mark(text="truth" if box else "nothing is meant", box_xyxy_px=box)]))
     return draw_sheet(pictures, columns=2)
 
 
