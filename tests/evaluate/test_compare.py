@@ -27,6 +27,14 @@ def test_compare_when_worked_by_hand_then_differences_agree(both):
     assert one.is_sure
     assert comparison.outcomes == {"both": 0, "only A": 0, "only B": 8, "neither": 4}
     assert comparison.slices["length"]["3"].n == 12
+    assert comparison.slices["image share"][">25 %"].n == 12
+
+
+def test_compare_when_phrases_say_several_words_then_they_count_for_each(fake_grounder, make_sample):
+    data = [make_sample(i, phrase) for i, phrase in enumerate(("left red dog", "left dog", "red dog", "dog"))]
+    result = evaluate(fake_grounder(), data)
+    parts = compare(result, result).slices["words"]
+    assert {name: one.n for name, one in parts.items()} == {"left": 2, "colour": 2, "no place word": 2}
 
 
 def test_compare_when_turned_round_then_signs_turn(both):
@@ -68,6 +76,7 @@ def test_compare_command_result_when_run_then_reports_and_pictures_of_both(
     assert "only A is right: 4 samples" in page
     assert "only B is right" not in page
     assert page.count("<img") == 12  # target, A, B of four samples
+    assert "A: box IoU 1.00, mask IoU 1.00, score 0.90, agreement 1.00, found" in page
     assert "| box Acc@0.5 | 6 | 66.7 | 0.0 | -66.7 |" in (tmp_path / "comparison.md").read_text()
     assert (tmp_path / "a" / "report.html").is_file()
 

@@ -205,7 +205,10 @@ def test_write_report_when_written_then_both_files_are_whole_and_nothing_is_left
         "id": "1", "image_id": "a", "phrase": "thing", "box": [0, 0, 10, 10], "mask": encode_rle(filled(LARGE)),
         "score": 0.9, "agreement": 1.0, "found": True, "iou": 1.0, "mask_iou": 1.0, "index": 0, "hw": [10, 20],
         "target_box": [0, 0, 10, 10], "intersection_px": 100, "union_px": 100, "target_px": 100, "shown_px": None,
-        "labels": {"length": "1-2", "box size": "small", "kind": "plain"}, "absent": None,
+        "labels": {
+            "length": "1-2", "box size": "small", "image share": ">25 %", "kind": "plain", "words": "no place word",
+        },
+        "absent": None,
     }  # fmt: skip
     assert score_table([prediction_of(line) for line in lines]).tally() == result.tally
     assert lines[1]["iou"] is None
@@ -295,6 +298,11 @@ def test_write_report_when_written_then_the_markdown_holds_intervals_and_parts(t
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["ci95"]["rec.acc@0.5"] == [0.125, 0.875]
     assert metrics["slices"]["length"]["1-2"]["rec.acc@0.5"] == 0.5
+    assert metrics["slices"]["words"]["no place word"]["rec.acc@0.5"] == 0.5
+    assert {part: one["rec.acc@0.5"] for part, one in metrics["slices"]["image share"].items()} == {
+        "10-25 %": 0.0, ">25 %": 1.0,
+    }  # fmt: skip
+    assert any(line.startswith("| words no place word | 8 |") for line in lines)
 
 
 def test_evaluate_when_numbers_are_not_finite_then_told_and_left_out():

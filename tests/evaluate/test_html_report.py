@@ -85,6 +85,19 @@ def test_report_when_opened_then_nothing_is_fetched_and_it_fits_a_phone(report):
     assert "overflow-x: auto" in text  # and a wide table scrolls for itself
 
 
+def test_report_when_answers_are_doubted_then_by_half_of_what_the_model_records(fake_grounder, make_sample, tmp_path):
+    grounder = fake_grounder()
+    grounder.calibration = {"found_score": 0.8}
+    data = [make_sample(i, phrase) for i, phrase in enumerate(("10 10 0.9", "10 10 0.45", "10 10 0.35"))]
+    with PredictionLog(tmp_path / "predictions.jsonl") as log:
+        result = evaluate(grounder, data, log=log)
+    assert result.found_score == 0.8
+    assert "found_score" not in result.report()
+    write_html(result, tmp_path / "report.html", log, data, grounder)
+    told = set(re.findall(r"score (0\.\d\d), agreement 1\.00, ([a-z ]+)", (tmp_path / "report.html").read_text()))
+    assert told == {("0.90", "found"), ("0.45", "unsure"), ("0.35", "not found")}
+
+
 def test_report_when_read_then_figures_plots_and_galleries_are_there(report):
     result, text = report
     for title in ("Figures", "Parts of the data", "Plots", "Worst", "Box and mask disagree", "Best", "Left out"):

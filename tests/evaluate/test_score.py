@@ -297,6 +297,7 @@ def test_score_when_kinds_and_rivals_are_known_then_sliced(score):
     assert result.slices["kind"]["ordinal"]["rec.acc@0.5"] == 0.0
     assert list(result.slices["length"]) == ["1-2", "4-5"]
     assert result.slices["rivals"]["2"]["n"] == 1
+    assert result.slices["words"]["ordinal"]["rec.acc@0.5"] == 0.0
     assert "rivals 2" in format_score(result)
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.language.directions import mirror_phrase, names_direction
+from deixis.language.directions import mirror_phrase, named_sides, names_direction
 
 WORDS = (
     "left right leftmost rightmost left-hand righthand lefthand lft rt Left RIGHT left's lefts bright copyright "
@@ -58,6 +58,7 @@ def test_mirror_phrase_when_any_text_then_twice_gives_it_back_or_changes_case_on
 @given(PHRASES)
 def test_names_direction_when_mirrored_then_answer_the_same(phrase):
     assert names_direction(mirror_phrase(phrase)) == names_direction(phrase)
+    assert ("middle" in named_sides(mirror_phrase(phrase))) == ("middle" in named_sides(phrase))
 
 
 @pytest.mark.parametrize(

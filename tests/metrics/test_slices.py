@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from deixis.metrics import SampleScore
-from deixis.metrics.slices import SLICES, labels_of, length_bounds, report_slices
+from deixis.metrics.slices import SLICES, labels_of, length_bounds, parts_of, report_slices
 from deixis.metrics.table import ScoreTable
 from deixis.structures import Instance, Sample
+
+
+def label(name, one, **known):
+    return dict(zip(SLICES, labels_of(one, (2, 3, 5), "plain", **known), strict=True))[name]
 
 
 def sample(phrase="dog", box=(0, 0, 10, 10), others=(), category="dog"):
@@ -33,28 +37,60 @@ def test_length_when_words_are_counted_then_in_the_data_sets_own_group(dataset, 
 
 @pytest.mark.parametrize(("side", "part"), [(31.9, "small"), (32, "medium"), (95.9, "medium"), (96, "large")])
 def test_box_size_when_at_cocos_bounds_then_the_larger_group(side, part):
-    assert labels_of(sample(box=(1, 1, 1 + side, 1 + side)), (2, 3, 5), "plain")[1] == part
+    assert label("box size", sample(box=(1, 1, 1 + side, 1 + side))) == part
+
+
+@pytest.mark.parametrize(
+    ("width", "part"),
+    [
+        (0.9, "<1 %"), (1, "1-3 %"), (2.9, "1-3 %"), (3, "3-10 %"), (10, "10-25 %"), (24.9, "10-25 %"), (25.1, ">25 %"),
+        (100, ">25 %"),
+    ],
+)  # fmt: skip
+def test_image_share_when_the_images_size_is_known_then_of_its_area(width, part):
+    one = sample(box=(0, 0, width, 40))
+    assert label("image share", one, hw=(40, 100)) == part
+    assert label("image share", one) is None
+    assert label("image share", sample(box=None), hw=(40, 100)) is None
+
+
+def test_words_when_several_are_said_then_the_sample_is_in_each_part():
+    assert label("words", sample(), words=("left", "no place word")) == "left + no place word"
+    assert parts_of("words", "left + no place word") == ["left", "no place word"]
+    assert label("words", sample()) is None
+    assert parts_of("words", None) == []
+    assert parts_of("category", "salt + pepper") == ["salt + pepper"]
 
 
 def test_rivals_when_things_are_listed_then_others_of_the_category_count():
-    assert labels_of(sample(others=("dog", "dog", "cat", "dog")), (2, 3, 5), "plain")[2] == "2"
-    assert labels_of(sample(others=("dog",) * 7), (2, 3, 5), "plain")[2] == "4+"
-    assert labels_of(sample(), (2, 3, 5), "plain")[2] is None
-    assert labels_of(sample(box=None, others=("dog",)), (2, 3, 5), "plain")[1:3] == (None, None)
+    assert label("rivals", sample(others=("dog", "dog", "cat", "dog"))) == "2"
+    assert label("rivals", sample(others=("dog",) * 7)) == "4+"
+    assert label("rivals", sample()) is None
+    nothing = sample(box=None, others=("dog",))
+    assert (label("box size", nothing), label("rivals", nothing)) == (None, None)
 
 
 def test_report_slices_when_parts_are_put_together_then_the_whole():
     rng = np.random.default_rng(0)
     scores = [SampleScore(box_iou=float(iou)) for iou in rng.random(60)]
     labels = [
-        (("1-2", "3", "4-5", "6+")[i % 4], ("large", "small")[i % 2], None, "plain", f"thing {min(i % 5, 2)}")
+        (
+            ("1-2", "3", "4-5", "6+")[i % 4],
+            ("large", "small")[i % 2],
+            ("10-25 %", "<1 %")[i % 2],
+            None,
+            "plain",
+            ("left", "middle", "no place word")[i % 3],
+            f"thing {min(i % 5, 2)}",
+        )
         for i in range(60)
     ]
     table = ScoreTable(scores, [str(i % 9) for i in range(60)])
     report = report_slices(table, labels, replicates=20)
-    assert list(report) == ["length", "box size", "kind", "category"]
+    assert list(report) == ["length", "box size", "image share", "kind", "words", "category"]
     assert list(report["length"]) == ["1-2", "3", "4-5", "6+"]
     assert list(report["box size"]) == ["small", "large"]
+    assert list(report["image share"]) == ["<1 %", "10-25 %"]
     assert list(report["category"]) == ["thing 2", "thing 0", "thing 1"]
     whole = table.tally().value("rec.mean_iou")
     for parts in report.values():
@@ -63,3 +99,14 @@ def test_report_slices_when_parts_are_put_together_then_the_whole():
         assert all(part["res.miou"] is None for part in parts.values())
     low, high = report["kind"]["plain"]["ci95"]["rec.acc@0.5"]
     assert low <= table.tally().value("rec.acc@0.5") <= high
+
+
+def test_report_slices_when_a_phrase_says_several_words_then_it_counts_for_each():
+    scores = [SampleScore(box_iou=iou) for iou in (0.9, 0.1, 0.8, 0.7)]
+    said = ("left + colour", "colour", "left", None)
+    labels = [tuple(words if name == "words" else None for name in SLICES) for words in said]
+    report = report_slices(ScoreTable(scores, list("abcd")), labels, replicates=0)
+    assert list(report) == ["words"]
+    assert {part: figures["n"] for part, figures in report["words"].items()} == {"colour": 2, "left": 2}
+    assert report["words"]["colour"]["rec.acc@0.5"] == 0.5
+    assert report["words"]["left"]["rec.mean_iou"] == pytest.approx(0.85)

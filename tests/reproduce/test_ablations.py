@@ -13,7 +13,7 @@ from deixis.reproduce.experiments import EXPERIMENTS, IE, MCN_TABLE_2, MCN_TABLE
 from deixis.train.recipes import recipe
 
 SMALL = {
-    "steps": 1, "images": 2, "phrases": 2, "image_sizes": (64,), "workers": 0, "bfloat16": False, "warmup": 0,
+    "steps": 1, "images": 2, "phrases": 2, "image_sizes": (64,), "workers": 0, "precision": "float32", "warmup": 0,
     "model_fields": {"image_size": 64, "dim": 8, "aspp_dim": 4, "fusion_dim": 8, "text_dim": 8, "vocab_size": 50},
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from deixis.evaluate.reports import html_page
 from deixis.evaluate.reports.gallery import answer_picture, notes_on, quality, target_picture
 from deixis.evaluate.reports.report import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
 from deixis.metrics.bootstrap import REPLICATES, Interval, paired_difference
-from deixis.metrics.slices import SLICES
+from deixis.metrics.slices import SLICES, parts_of
 from deixis.metrics.sums import RATIOS
 from deixis.structures import Sample
 
@@ -203,8 +203,8 @@ def _slices(pairs: Sequence[Pair], metric: str, replicates: int) -> dict[str, di
     for name in SLICES:
         parts: dict[str, list[Pair]] = {}
         for pair in pairs:
-            if name in pair[0].labels:
-                parts.setdefault(pair[0].labels[name], []).append(pair)
+            for part in parts_of(name, pair[0].labels.get(name)):
+                parts.setdefault(part, []).append(pair)
         for part, own in sorted(parts.items(), key=lambda item: (-len(item[1]), item[0])):
             one = _difference(own, metric, replicates)
             if one is not None:
@@ -235,6 +235,7 @@ def _take_up(folder: Path) -> None:
 def _write(comparison: Comparison, folder: Path, samples: Sequence[Sample]) -> None:
     head = _head(comparison)
     rows = difference_rows(comparison)
+    scores = comparison.a.found_score, comparison.b.found_score
     body = [*map(html_page.paragraph, head), html_page.table(rows)]
     with (
         PredictionLog(folder / "a" / "predictions.jsonl", resume=True) as log_a,
@@ -244,7 +245,7 @@ def _write(comparison: Comparison, folder: Path, samples: Sequence[Sample]) -> N
             chosen = _most_different([pair for pair in comparison.pairs if _outcome(pair) == name])
             if chosen:
                 title = f"{name} is right: {comparison.outcomes[name]} samples"
-                body += [html_page.heading(title), _show(chosen, samples, log_a, log_b)]
+                body += [html_page.heading(title), _show(chosen, samples, (log_a, log_b), scores)]
     names = f"A, {comparison.a.model}, and B, {comparison.b.model}"
     html_page.write_page(folder / "comparison.html", f"{names}, on {comparison.a.dataset}", body)
     write_text(folder / "comparison.md", "\n\n".join([*head, markdown_table(rows)]) + "\n")
@@ -267,20 +268,25 @@ def _gap(pair: Pair) -> float:
     return abs((quality(pair[0]) or 0) - (quality(pair[1]) or 0))
 
 
-def _show(pairs: Sequence[Pair], samples: Sequence[Sample], log_a: PredictionLog, log_b: PredictionLog) -> str:
-    masks_a = log_a.masks(a.index for a, _ in pairs)
-    masks_b = log_b.masks(b.index for _, b in pairs)
+def _show(
+    pairs: Sequence[Pair],
+    samples: Sequence[Sample],
+    logs: tuple[PredictionLog, PredictionLog],
+    found_scores: tuple[float, float],
+) -> str:
+    masks_a, masks_b = (log.masks(pair[0].index for pair in pairs) for log in logs)
+    score_a, score_b = found_scores
     figures = []
     for a, b in pairs:
         try:
             sample = samples[a.index]
             pictures = [
                 target_picture(sample, a),
-                answer_picture(sample, a, masks_a[a.index], "A"),
-                answer_picture(sample, b, masks_b[b.index], "B"),
+                answer_picture(sample, a, masks_a[a.index], "A", found_score=score_a),
+                answer_picture(sample, b, masks_b[b.index], "B", found_score=score_b),
             ]
         except (ValueError, OSError):
             continue
-        notes = [f"A: {notes_on(a)[0]}", f"B: {notes_on(b)[0]}", f"sample {a.id}"]
+        notes = [f"A: {notes_on(a, score_a)[0]}", f"B: {notes_on(b, score_b)[0]}", f"sample {a.id}"]
         figures.append(html_page.case(a.phrase, notes, pictures))
     return html_page.cases(figures)

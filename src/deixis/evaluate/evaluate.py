@@ -37,6 +37,7 @@ from deixis.metrics.slices import SLICES, length_bounds, report_slices
 from deixis.metrics.sums import RATIOS
 from deixis.metrics.table import ScoreTable
 from deixis.structures import Sample
+from deixis.verdict import FOUND_SCORE
 
 if TYPE_CHECKING:
     from deixis.grounder import Grounder
@@ -71,6 +72,8 @@ class EvaluationResult:
     """Of `deixis.metrics.slices.report_slices`."""
     found: dict[str, Any] = field(default_factory=dict)
     """Of `deixis.evaluate.calibration.found_report`."""
+    found_score: float = FOUND_SCORE
+    """The least score that the model records for "found"; see `deixis.verdict`."""
     calibration: dict[str, Any] | None = None
     """Of `deixis.evaluate.calibration.calibration_report`."""
     num_resumed: int = 0
@@ -137,7 +140,8 @@ def evaluate(
     indices = range(len(dataset))
     parts = asker.parts(progress(indices) if progress else indices, log.known if log else {})
     known = getattr(dataset, "problems", ())
-    return replace(_collect(parts, known, baselines=baselines, log=log), dataset=name, split=split)
+    result = _collect(parts, known, baselines=baselines, log=log)
+    return replace(result, dataset=name, split=split, found_score=_found_score(grounder))
 
 
 def evaluate_command_result(
@@ -199,11 +203,15 @@ def evaluate_command_result(
             result = _ask(task, grounder, samples, log, progress, processes, ranks)
     result = replace(
         result, dataset=dataset, split=task.split, model=grounder.name, suppression=grounder.suppression,
-        earlier=earlier,
+        earlier=earlier, found_score=_found_score(grounder),
     )  # fmt: skip
     if report is not None and log is not None:
         _write_all(result, report, log, samples, grounder)
     return result
+
+
+def _found_score(grounder: Any) -> float:  # noqa: ANN401  a grounder or anything alike
+    return getattr(grounder, "calibration", {}).get("found_score", FOUND_SCORE)
 
 
 def _ask(

@@ -15,7 +15,7 @@ from deixis.evaluate.prediction_log import Absent, Logged, Prediction
 from deixis.geometry.boxes import clip_box
 from deixis.geometry.images import ImageSource
 from deixis.geometry.masks import encode_rle, read_mask
-from deixis.language.phrase_kind import phrase_kind
+from deixis.language.phrase_kind import phrase_kind, words_said
 from deixis.language.synonyms import is_surely_absent
 from deixis.metrics import score_sample
 from deixis.metrics.slices import SLICES, labels_of
@@ -201,7 +201,8 @@ class Asker:
         numbers = (*(answer.box or ()), answer.score, answer.agreement)
         if not all(math.isfinite(value) for value in numbers):
             raise ValueError(f"expected finite numbers of the model, got {numbers!r}; check its weights")
-        labels = labels_of(sample, self.length_bounds, phrase_kind(sample.phrase, sample.kind))
+        kind, words = phrase_kind(sample.phrase, sample.kind), words_said(sample.phrase)
+        labels = labels_of(sample, self.length_bounds, kind, words=words, hw=answer.hw)
         return Prediction(
             index=index,
             id=sample.id,

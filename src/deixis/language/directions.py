@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _SWAPS = {"left": "right", "lft": "rt", "lefthand": "righthand", "lefthanded": "righthanded", "lefty": "righty"}
 for _ending in ("most", "side", "ward", "wards", "ish", "est", "er", "s"):
@@ -32,11 +33,13 @@ _WHAT_REMAINS = re.compile(r"(?<![^\W_])what(?:['’]?s|\s+is|\s+was)?\s+$")
 _INTENSIFIER = re.compile(rf"(?:left|right)\s+(?:{_CLOSELY})(?![^\W_])")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+(?:'s)?)[\s,.;:]*$")
 
+_MIDDLE = frozenset(("middle", "mid", "middlemost", "center", "centre", "central", "centered", "centred"))
 _DIRECTIONS = frozenset(
     (
         *_SWAPS,
-        *("top", "topmost", "bottom", "bottommost", "middle", "mid", "middlemost", "center", "centre", "central"),
-        *("centered", "centred", "corner", "corners", "side", "sides", "upper", "uppermost", "lower", "lowermost"),
+        *_MIDDLE,
+        *("top", "topmost", "bottom", "bottommost"),
+        *("corner", "corners", "side", "sides", "upper", "uppermost", "lower", "lowermost"),
         *("far", "farthest", "edge", "righthand", "lefthand"),
     )
 )
@@ -90,12 +93,32 @@ def names_direction(phrase: str) -> bool:
 
     Such a phrase may be untrue of a crop. "stop", "laptop", "bright" and "right behind" name no direction.
     """
+    return any(_direction_words(phrase)) or bool(glued_side(phrase))
+
+
+def named_sides(phrase: str) -> frozenset[str]:
+    """Which of "left", "right" and "middle" the phrase says, in any of their forms; glued to another word too.
+
+    >>> sorted(named_sides("Leftmost guy right behind the center table")), named_sides("bright top")
+    (['left', 'middle'], frozenset())
+    """
+    glued = glued_side(phrase)
+    found = {side for side in ("left", "right") if side in glued}
+    for word in _direction_words(phrase):
+        if word in _SWAPS:
+            found.add("left" if word.startswith("l") else "right")
+        elif word in _MIDDLE:
+            found.add("middle")
+    return frozenset(found)
+
+
+def _direction_words(phrase: str) -> Iterator[str]:
+    """In small letters, without "left" and "right" where they are no side."""
     kept = kept_spans(phrase)
     for match in _WORD.finditer(phrase):
         word = match.group().lower()
         if word in _DIRECTIONS and not any(start <= match.start() < end for start, end in kept):
-            return True
-    return bool(glued_side(phrase))
+            yield word
 
 
 def kept_spans(phrase: str) -> list[tuple[int, int]]:

@@ -1,14 +1,17 @@
-"""What a phrase rests on, read off its words: for data sets that do not say so themselves."""
+"""What a phrase rests on and what words it says, read off it: for data sets that do not say so themselves."""
 
 from __future__ import annotations
 
 import re
 
 from deixis.language.colours import COLOURS
-from deixis.language.directions import names_direction
+from deixis.language.directions import named_sides, names_direction
 
 PHRASE_KINDS = ("negation", "ordinal", "relation", "location", "attribute", "plain")
 """In the order in which they are looked for: a phrase of several kinds counts as the first of them."""
+
+WORDS = ("left", "right", "middle", "other place", "ordinal", "size", "colour", "relation", "no place word")
+"""Of `words_said`; a phrase may say several."""
 
 _SAME = {"colour": "attribute", "size": "attribute"}
 
@@ -28,12 +31,22 @@ _RELATION = _words(
     *("holding", "carrying", "riding", "wearing", "sitting on", "standing on", "lying on", "leaning on", "touching"),
     *("eating", "looking at", "pulling", "pushing", "facing", "surrounded by", "with"),
 )
+_COLOUR = _words(*COLOURS, "grey")
+_SIZES = (
+    *("big", "bigger", "biggest", "large", "larger", "largest", "small", "smaller", "smallest", "little", "tiny"),
+    *("tall", "taller", "tallest", "short", "shorter", "shortest"),
+)
+_SIZE = _words(*_SIZES)
+_DEPTH = _words(
+    *(r"front(?! of)", r"back(?! of)", r"closest(?! to)", r"nearest(?! to)", "closer", "furthest"),
+    *("foreground", "background"),
+)
 _ATTRIBUTE = _words(
     *COLOURS,
+    *_SIZES,
     *("grey", "dark", "light", "blonde", "bald", "striped", "dotted", "plaid", "checkered", "shiny", "wooden"),
-    *("big", "bigger", "biggest", "large", "larger", "largest", "small", "smaller", "smallest", "little", "tiny"),
-    *("tall", "taller", "tallest", "short", "shorter", "shortest", "old", "older", "oldest", "young", "younger"),
-    *("youngest", "long", "thin", "fat", "empty", "full", "open", "closed"),
+    *("old", "older", "oldest", "young", "younger", "youngest", "long", "thin", "fat", "empty", "full", "open"),
+    "closed",
 )
 
 
@@ -63,3 +76,25 @@ def phrase_kind(phrase: str, stated: str | None = None) -> str:
     if names_direction(phrase):
         return "location"
     return "attribute" if _ATTRIBUTE.search(lower) else "plain"
+
+
+def words_said(phrase: str) -> tuple[str, ...]:
+    """What kinds of words the phrase says, in the order of `WORDS`.
+
+    "other place" is a place that is not left, right or middle: top, corner, front, closest. "no place word" stands
+    where there is no place and no ordinal; a relation may be there.
+
+    >>> words_said("second guy from the left"), words_said("big red car"), words_said("woman holding a cup")
+    (('left', 'ordinal'), ('size', 'colour', 'no place word'), ('relation', 'no place word'))
+    """
+    lower = phrase.lower().replace("’", "'")
+    said = set(named_sides(phrase))
+    if not said and (names_direction(phrase) or _DEPTH.search(lower)):
+        said.add("other place")
+    if _ORDINAL.search(lower):
+        said.add("ordinal")
+    if not said:
+        said.add("no place word")
+    others = {"size": _SIZE, "colour": _COLOUR, "relation": _RELATION}
+    said |= {name for name, pattern in others.items() if pattern.search(lower)}
+    return tuple(name for name in WORDS if name in said)

@@ -15,6 +15,7 @@ from deixis.geometry.images import ImageSource, read_image
 from deixis.geometry.masks import decode_rle, read_mask
 from deixis.metrics import RIGHT
 from deixis.structures import Rle, Sample
+from deixis.verdict import FOUND_SCORE, score_in_words, verdict_of
 
 Named = list[tuple[str, Image.Image]]
 
@@ -49,6 +50,7 @@ def show_cases(
     samples: Sequence[Sample],
     log: PredictionLog,
     grounder: Any,  # noqa: ANN401
+    found_score: float = FOUND_SCORE,
 ) -> str:
     """HTML of these samples; one whose image can no longer be read is left out.
 
@@ -57,17 +59,19 @@ def show_cases(
         samples: the data set.
         log: has the masks.
         grounder: is asked where it looked, if it can tell; None for no such pictures.
+        found_score: what the model records, see `deixis.verdict`.
     """
     masks = log.masks(one.index for one in chosen)
     figures = []
     for one in chosen:
         try:
             sample = samples[one.index]
-            pictures = [target_picture(sample, one), answer_picture(sample, one, masks[one.index])]
+            answer = answer_picture(sample, one, masks[one.index], found_score=found_score)
+            pictures = [target_picture(sample, one), answer]
             pictures += _attention(sample.image, one.phrase, grounder)
         except (ValueError, OSError):
             continue
-        figures.append(html_page.case(one.phrase, [*notes_on(one), f"sample {one.id}"], pictures))
+        figures.append(html_page.case(one.phrase, [*notes_on(one, found_score), f"sample {one.id}"], pictures))
     return html_page.cases(figures)
 
 
@@ -101,26 +105,31 @@ def target_picture(sample: Sample, prediction: Prediction) -> tuple[str, Image.I
 
 
 def answer_picture(
-    sample: Sample, prediction: Prediction, mask: Rle | None, name: str = "answer"
+    sample: Sample, prediction: Prediction, mask: Rle | None, name: str = "answer", *, found_score: float = FOUND_SCORE
 ) -> tuple[str, Image.Image]:
     """The image with what the model says."""
     box = prediction.box
     mark = Mark(
-        text=f"{prediction.score:.2f}{'' if prediction.found else ' (unsure)'}",
+        text=score_in_words(prediction.score, verdict_on(prediction, found_score)),
         box_xyxy_px=None if box is None else (box[0], box[1], box[2], box[3]),
         mask=None if mask is None else decode_rle(mask),
     )
     return name, draw_marks(read_image(sample.image), [mark])
 
 
-def notes_on(prediction: Prediction) -> list[str]:
-    """Its figures in words."""
+def verdict_on(prediction: Prediction, found_score: float) -> str:
+    """What the answer is called, one of `deixis.verdict.VERDICTS`."""
+    return verdict_of(prediction.score, found_score, found=prediction.found)
+
+
+def notes_on(prediction: Prediction, found_score: float = FOUND_SCORE) -> list[str]:
+    """Its figures in words, and its verdict."""
     known: Iterable[tuple[str, float | None]] = (
         ("box IoU", prediction.iou), ("mask IoU", prediction.mask_iou),
         ("score", prediction.score), ("agreement", prediction.agreement),
     )  # fmt: skip
     told = ", ".join(f"{name} {value:.2f}" for name, value in known if value is not None)
-    return [told + ("" if prediction.found else ", not found")]
+    return [f"{told}, {verdict_on(prediction, found_score)}"]
 
 
 def _attention(source: ImageSource, phrase: str, grounder: Any) -> Named:  # noqa: ANN401

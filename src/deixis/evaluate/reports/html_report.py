@@ -58,7 +58,7 @@ def write_html(
         if title == _FALSE_ALARMS:
             body.append(show_false_alarms(chosen, samples, grounder))
         else:
-            body.append(show_cases(chosen, samples, log, grounder))
+            body.append(show_cases(chosen, samples, log, grounder, result.found_score))
     body += _problems(result.problems)
     html_page.write_page(path, f"{result.model or 'model'} on {_where(result)}", body)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from deixis.data import REFER, open_dataset
 from deixis.evaluate.evaluate import clip_to_image
 from deixis.geometry.images import FORMATS
-from deixis.language.phrase_kind import phrase_kind
+from deixis.language.phrase_kind import phrase_kind, words_said
 from deixis.metrics.slices import labels_of, length_bounds
 from deixis.structures import BoxXyxy, Mask, Sample
 
@@ -74,13 +74,14 @@ def read_targets(dataset: Sequence[Sample], name: str, problems: list[str]) -> d
             continue
         if sample.id in targets:
             raise ValueError(f"expected an id of its own for every sample, got {sample.id!r} twice; renumber the data")
+        kind, words = phrase_kind(sample.phrase, sample.kind), words_said(sample.phrase)
         targets[sample.id] = Target(
             id=sample.id,
             image_id=sample.image_id,
             box_xyxy_px=sample.box_xyxy_px,
             mask=sample.mask,
             hw=hw,
-            labels=labels_of(sample, bounds, phrase_kind(sample.phrase, sample.kind)),
+            labels=labels_of(sample, bounds, kind, words=words, hw=hw),
         )
     return targets
 
