@@ -56,11 +56,13 @@ def _ground_drawn_scenes(grounder: deixis.Grounder) -> dict[str, list[Grounding]
 
 
 def _print_table(results: dict[str, list[Grounding]]) -> None:
-    table = Table("image", "phrase", "box x1 y1 x2 y2", "score", "agreement", "ms", title="What the phrases point at")
+    table = Table("image", "phrase", "box x1 y1 x2 y2", "score", "agreement", "verdict", "ms")
+    table.title = "What the phrases point at"
     for name, found in results.items():
         for one in found:
             box = " ".join(f"{edge:.0f}" for edge in one.box or ())
-            table.add_row(name, Text(one.phrase), box, f"{one.score:.2f}", f"{one.agreement:.2f}", f"{one.ms:.0f}")
+            figures = f"{one.score:.2f}", f"{one.agreement:.2f}", one.verdict, f"{one.ms:.0f}"
+            table.add_row(name, Text(one.phrase), box, *figures)
     Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 

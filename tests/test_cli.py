@@ -1,5 +1,6 @@
 """The command line, over a very small model with random weights: what it prints, writes, and how it ends."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -36,8 +37,9 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     config = preset(
         "deixis-tiny-glove",
+        image_encoder="yolov3-tiny",  # its largest kernels are stored as int8
         context_dim=32, context_layers=1, context_heads=2, group_dim=16, merge_heads=2, group_heads=2,
-        text_dim=32, vocab_size=6, mask_dim=8, mask_stride4_dim=8, image_size=64,
+        text_dim=32, vocab_size=6, mask_dim=8, candidates=12, cells=3, image_size=64,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("models") / "smallest"
     words = WordTokenizer(["left", "right", "dog", "cat"], max_tokens=config.max_tokens)
@@ -694,14 +696,33 @@ def test_data_show_when_name_is_unknown_then_one_sentence(tmp_path):
 
 def test_parse_fields_when_given_then_types_follow_the_recipe():
     values = parse_fields(
-        ["--lr", "1", "--image-sizes", "[64, 96]", "--bfloat16=true", "--model_fields.context_dim", "64"],
+        [
+            *("--lr", "1", "--image-sizes", "[64, 96]", "--compile=true", "--precision", "bfloat16"),
+            *("--model_fields.context_dim", "64"),
+        ],
         recipe("debug"),
     )
     assert values["lr"] == 1.0
     assert isinstance(values["lr"], float)
     assert values["image_sizes"] == (64, 96)
-    assert values["bfloat16"] is True
+    assert values["compile"] is True
+    assert values["precision"] == "bfloat16"
     assert values["model_fields"] == {**recipe("debug").model_fields, "context_dim": 64}
+
+
+@pytest.mark.parametrize("words", [["--bfloat16=true"], ["--bfloat16", "false"]])
+def test_train_when_bfloat16_is_named_then_refused_and_precision_told(words):
+    result = run("train", "debug", *words, "--show")
+    assert result.exit_code == 2
+    assert "expected --precision auto, float32 or bfloat16" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("said", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_read_recipe_when_of_an_older_run_then_bfloat16_is_its_precision(tmp_path, said, precision):
+    stored = dataclasses.asdict(recipe("scenes"))
+    del stored["precision"]
+    (tmp_path / "recipe.json").write_text(json.dumps({**stored, "bfloat16": said}))
+    assert read_recipe(tmp_path) == recipe("scenes", precision=precision)
 
 
 def test_train_show_when_given_then_recipe_is_printed_and_reads_back(tmp_path):

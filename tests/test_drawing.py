@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deixis.drawing import COLOURS, Mark, draw_grounding, draw_marks, draw_sheet
+from deixis.verdict import VERDICTS
 
 
 @dataclass
@@ -17,7 +18,7 @@ class Answer:
     box: tuple[float, float, float, float]
     mask: np.ndarray | None
     score: float = 0.9
-    found: bool = True
+    verdict: str = "found"
 
 
 def grey(height, width):
@@ -38,7 +39,7 @@ def test_draw_grounding_when_mask_given_then_it_is_tinted_and_the_rest_stays():
 
 
 def test_draw_grounding_when_box_given_then_its_edge_has_the_colour():
-    drawn = np.array(draw_grounding(grey(100, 100), [Answer("", (10.0, 50.0, 60.0, 90.0), None, found=False)]))
+    drawn = np.array(draw_grounding(grey(100, 100), [Answer("", (10.0, 50.0, 60.0, 90.0), None, verdict="unsure")]))
     assert drawn.shape == (100, 100, 3)
     for y, x in ((50, 30), (89, 30), (70, 10), (70, 59)):
         assert tuple(drawn[y, x]) == COLOURS[0]
@@ -48,6 +49,13 @@ def test_draw_grounding_when_box_given_then_its_edge_has_the_colour():
 def test_draw_grounding_when_one_answer_without_a_list_then_the_same_picture():
     answer = Answer("dog", (10.0, 50.0, 60.0, 90.0), None)
     np.testing.assert_array_equal(draw_grounding(grey(99, 70), answer), draw_grounding(grey(99, 70), [answer]))
+
+
+def test_draw_grounding_when_not_found_then_the_words_say_so(monkeypatch):
+    seen = []
+    monkeypatch.setattr("deixis.drawing.draw_marks", lambda _image, marks: seen.extend(one.text for one in marks))
+    draw_grounding(grey(9, 9), [Answer("dog", (1.0, 1.0, 5.0, 5.0), None, verdict=one) for one in VERDICTS])
+    assert seen == ["dog 0.90", "dog 0.90 (unsure)", "dog 0.90 (not found)"]
 
 
 def test_draw_grounding_when_several_then_colours_differ():

@@ -261,7 +261,7 @@ def test_evidence_when_grounded_then_the_models_signs_and_last_the_agreement(gro
     with torch.inference_mode():
         answer = grounder.model.answer(scene.features.pick(torch.tensor([0])), ids, valid)
     assert found.evidence == (*answer.signs[0].tolist(), found.agreement)
-    assert found.score == pytest.approx(calibrated(found.evidence, {}, (0.5, 0.0, 0.5, 0.0)))
+    assert found.score == pytest.approx(calibrated(found.evidence, {}, (0.5, 0.0, 0.5, 0.0, 0.0)))
 
 
 def test_to_json_when_dumped_then_strict_json_with_the_designs_keys(scene):
@@ -459,9 +459,11 @@ def test_mcn_when_bfloat16_then_answers_are_near_float32(make_mcn_checkpoint, ph
 
 def test_found_when_mcn_thresholds_are_stored_then_they_count(make_mcn, tmp_path, photo):
     model, tokenizer = make_mcn("single-rec-13")
-    for bias, expected in ((9.0, True), (-9.0, False)):
+    for bias, expected, verdict in ((9.0, True, "found"), (-0.5, False, "unsure"), (-9.0, False, "not found")):
         calibration = {"weights": [0.0, 0.0], "bias": bias, "found_score": 0.6, "found_agreement": 0.5}
         save_checkpoint(tmp_path / "one", model, tokenizer, calibration=calibration)
         found = load(tmp_path / "one", precision="float32").ground(photo, "cat")
         assert found.score == pytest.approx(1 / (1 + math.exp(-bias)))
         assert found.found is expected
+        assert found.verdict == verdict  # from half of 0.6 on: unsure
+        assert not {"verdict", "found_score"} & set(found.to_json())

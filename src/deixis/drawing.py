@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from deixis.structures import BoxXyxy
+from deixis.verdict import score_in_words
 
 Rgb = tuple[int, int, int]
 
@@ -56,8 +57,8 @@ class Drawable(Protocol):
         ...
 
     @property
-    def found(self) -> bool:
-        """False where the model doubts that the phrase means anything here."""
+    def verdict(self) -> str:
+        """Of `deixis.verdict.VERDICTS`."""
         ...
 
 
@@ -133,8 +134,7 @@ def draw_sheet(pictures: Sequence[Image.Image], *, columns: int = 4, cell_px: in
 
 
 def _caption(grounding: Drawable) -> str:
-    doubt = "" if grounding.found else " (unsure)"
-    return f"{grounding.phrase[:_MAX_LABEL_CHARS]} {grounding.score:.2f}{doubt}"
+    return f"{grounding.phrase[:_MAX_LABEL_CHARS]} {score_in_words(grounding.score, grounding.verdict)}"
 
 
 def _font(hw: tuple[int, int]) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -22,6 +22,7 @@ from deixis.hub import Checkpoint, load_checkpoint
 from deixis.models.base import Answer, EncodedImages, GroundingModel
 from deixis.models.suppression import finish_mask
 from deixis.structures import BoxXyxy
+from deixis.verdict import FOUND_SCORE, verdict_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,6 +57,13 @@ class Grounding:
     """Pixels [H, W, 3], or the file they came from where many images are grounded."""
     evidence: tuple[float, ...] = field(default=(), repr=False)
     """The raw signs that ``score`` is made of; see :class:`deixis.models.base.Answer`."""
+    found_score: float = field(default=FOUND_SCORE, repr=False)
+    """The least score that the model records for ``found``."""
+
+    @property
+    def verdict(self) -> str:
+        """For people: ``found``; ``unsure``, where the score reaches half of ``found_score``; or ``not found``."""
+        return verdict_of(self.score, self.found_score, found=self.found)
 
     def draw(self) -> Image.Image:
         """The image with box, tinted mask and phrase."""
@@ -242,13 +250,14 @@ class Grounder:
             agreement = float(box_iou(np.array(own), np.array(box))) if own else 0.0
         evidence = (*answer.signs[row].tolist(), agreement)
         score = calibrated(evidence, self.calibration, self.model.score_weights)
+        found_score = self.calibration.get("found_score", FOUND_SCORE)
         return {
             "box": box,
             "mask": mask,
             "score": score,
             "agreement": agreement,
-            "found": score >= self.calibration.get("found_score", 0.5)
-            and agreement >= self.calibration.get("found_agreement", 0.0),
+            "found": score >= found_score and agreement >= self.calibration.get("found_agreement", 0.0),
+            "found_score": found_score,
             "evidence": evidence,
         }
 

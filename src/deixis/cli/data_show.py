@@ -80,7 +80,7 @@ def _picture(sample: Sample) -> Image.Image:
 
     image = read_image(sample.image)
     mask = None if sample.mask is None else read_mask(sample.mask, image.shape[:2])
-    words = sample.phrase if sample.box_xyxy_px is not None else f"{sample.phrase} (nothing)"
+    words = sample.phrase if sample.box_xyxy_px is not None else f"{sample.phrase} (nothing is meant)"
     return draw_marks(image, [Mark(text=words, box_xyxy_px=sample.box_xyxy_px, mask=mask)])
 
 

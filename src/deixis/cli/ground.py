@@ -133,12 +133,11 @@ def _print_table(found: Sequence[Grounding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("phrase", "box x1 y1 x2 y2", "score", "agreement", "found", "ms")
+    table = Table("phrase", "box x1 y1 x2 y2", "score", "agreement", "verdict", "ms")
     for one in found:
         box = "-" if one.box is None else " ".join(f"{edge:.0f}" for edge in one.box)
         table.add_row(
-            Text(one.phrase), box, f"{one.score:.2f}", f"{one.agreement:.2f}", "yes" if one.found else "no",
-            f"{one.ms:.0f}",
+            Text(one.phrase), box, f"{one.score:.2f}", f"{one.agreement:.2f}", one.verdict, f"{one.ms:.0f}",
         )  # fmt: skip
     on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it was closed, as by >&-
     Console(width=None if on_terminal else _WIDTH_IN_FILES).print(table)
