@@ -8,7 +8,7 @@ SMALL_FIELDS = {
     "context_dim": 16, "context_layers": 1, "context_heads": 2,
     "group_dim": 8, "group_heads": 2, "merge_layers": 2, "merge_heads": 2,
     "text_dim": 12, "text_layers": 3, "text_heads": 2,
-    "mask_dim": 8, "image_size": 64, "candidates": 12, "cells": 3,
+    "mask_dim": 8, "image_size": 64, "candidates": 12, "cells": 3, "dropout": 0.0,
 }  # fmt: skip
 
 SMALL_MCN_FIELDS = {

@@ -16,7 +16,7 @@ PHOTO = Path(__file__).parent.parent / "examples/photos/riders.jpg"
 PHRASES = ["left horse", "right horse", "the rider on the left", "person on right"]
 
 
-def test_bundled_when_files_are_weighed_then_within_60_megabytes():
+def test_bundled_when_files_are_weighed_then_within_40_megabytes():
     folder = find_checkpoint("deixis-tiny")
     assert {file.name for file in folder.iterdir()} == {
         "model.safetensors",
@@ -24,7 +24,7 @@ def test_bundled_when_files_are_weighed_then_within_60_megabytes():
         "tokenizer.json",
         "README.md",
     }
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 60_000_000
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 40_000_000
 
 
 def test_bundled_when_bfloat16_then_boxes_and_masks_agree_with_float32():

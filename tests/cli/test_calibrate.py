@@ -21,7 +21,7 @@ def folder(tiny_checkpoint, tmp_path):
 def evidence(monkeypatch):
     """Groundings whose second sign alone tells whether the box is right."""
     rng = np.random.default_rng(0)
-    signs = rng.normal(0, 1, (300, 4))
+    signs = rng.normal(0, 1, (300, 5))
     made = [Evidence(tuple(one.tolist()), 0.9, bool(rng.random() < 1 / (1 + np.exp(-3 * one[1])))) for one in signs]
     monkeypatch.setattr("deixis.train.calibrate.gather_evidence", lambda *a, **k: made)
 

@@ -151,7 +151,7 @@ def test_gather_when_absent_phrases_are_added_then_they_count_as_wrong(tiny_chec
     assert len(plain) == 8
     assert 8 < len(evidence) <= 16
     assert sum(not e.right for e in evidence) >= len(evidence) - 8
-    assert all(len(e.signs) == 4 and 0 <= e.agreement <= 1 for e in evidence)
+    assert all(len(e.signs) == 5 and 0 <= e.agreement <= 1 for e in evidence)
     assert sum(not e.belongs for e in evidence) == len(evidence) - 8
     assert {e.image for e in evidence} == {"left dog", "red ball"}
 
@@ -181,7 +181,7 @@ def test_stored_regression_when_nothing_was_fitted_then_the_models_own(tiny_chec
     grounder = load(tiny_checkpoint, precision="float32")
     weights, bias = stored_regression(grounder)
     assert (tuple(weights), bias) == (tuple(grounder.model.score_weights), 0.0)
-    signs = (1.0, -1.0, 0.5, 0.25)
+    signs = (1.0, -1.0, 0.5, 0.25, 0.75)
     told = {"weights": list(weights), "bias": bias}
     assert calibrated(signs, told, ()) == calibrated(signs, {}, grounder.model.score_weights)
 

@@ -43,6 +43,9 @@ def test_learning_rate_when_in_steps_without_milestones_then_it_stays():
     assert {learning_rate_factor(made, step) for step in range(5)} == {1.0}
 
 
+PRETRAINED = ("image.encoder.", "image.neck.", "image.head.", "text.bert.")
+
+
 def test_groups_when_encoders_are_pretrained_then_their_rate_and_no_decay_on_biases(small_recipe):
     made = dataclasses.replace(small_recipe, image_weights="folder", lr=1.0, pretrained_lr=0.1, weight_decay=0.5)
     model, _ = starting.start_model(small_recipe)
@@ -52,7 +55,7 @@ def test_groups_when_encoders_are_pretrained_then_their_rate_and_no_decay_on_bia
         for p in group["params"]:
             name = names[id(p)]
             seen.add(name)
-            assert group["peak_lr"] == (0.1 if name.startswith(("image.encoder.", "text.bert.")) else 1.0), name
+            assert group["peak_lr"] == (0.1 if name.startswith(PRETRAINED) else 1.0), name
             assert group["weight_decay"] == (0.5 if p.ndim > 1 else 0.0), name
     assert seen == {name for name, p in model.named_parameters() if p.requires_grad}
 

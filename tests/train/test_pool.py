@@ -135,9 +135,9 @@ def test_fill_when_it_was_interrupted_then_filled_anew(fill, tmp_path):
 
 
 def test_fill_when_the_number_is_no_multiple_of_those_drawn_at_once_then_so_many_all_the_same(fill):
-    pool = fill(pool=3)
-    assert len(pool.told) == 3
-    assert len(pool.seen["boxes"]) == 3
+    pool = fill(pool=11)
+    assert len(pool.told) == 11
+    assert len(pool.seen["boxes"]) == 11
 
 
 def layouts_file(tmp_path):

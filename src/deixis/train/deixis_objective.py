@@ -26,8 +26,6 @@ from deixis.train.recipes import Recipe
 
 MATCHED = 0.5
 """IoU from which a proposal may stand for a thing."""
-LEFT_OUT = 0.15
-"""Share of the candidates that are left out of a step."""
 PLACES_A_THING = 8
 """Places of the detector whose boxes are drawn towards each annotated thing."""
 
@@ -61,7 +59,7 @@ class DeixisObjective(Objective):
         if "things" in self.weights:
             found["things"] = thing_loss(seen, batch)
         if "choice" in self.weights:
-            image = self.model.image.encoded(thinned(proposals), self.model.image.prototypes(pyramid, seen.maps[0]))
+            image = self.model.image.encoded(thinned(proposals, self.model.config.dropout), self.model.image.prototypes(pyramid, seen.maps[0]))
             found |= self._of_phrases(batch, image, drawn=True)
         return self._weighed(found)
 
@@ -72,7 +70,8 @@ class DeixisObjective(Objective):
         """Images whose proposals are known already; nothing reads their prototypes."""
         device, seen = device_of(self.model), batch.seen
         assert seen is not None
-        proposals = thinned(Proposals(**{name: bring(value, device) for name, value in seen.items()}))
+        known = Proposals(**{name: bring(value, device) for name, value in seen.items()})
+        proposals = thinned(known, self.model.config.dropout)
         return self.model.image.encoded(proposals, proposals.boxes.new_zeros(len(proposals.boxes), 0))
 
     def _of_phrases(self, batch: TrainingBatch, image: EncodedImage, *, drawn: bool) -> dict[str, Tensor]:
@@ -104,9 +103,11 @@ class DeixisObjective(Objective):
         }
 
 
-def thinned(proposals: Proposals) -> Proposals:
-    """The proposals without some of the candidates, so that cells learn to stand for what no candidate does."""
-    left_out = (torch.rand_like(proposals.scores) < LEFT_OUT) & ~proposals.is_cell
+def thinned(proposals: Proposals, share: float) -> Proposals:
+    """The proposals without a share of the candidates, so that cells learn to stand for what no candidate does."""
+    if not share:
+        return proposals
+    left_out = (torch.rand_like(proposals.scores) < share) & ~proposals.is_cell
     return replace(proposals, valid=proposals.valid & ~left_out)
 
 
@@ -182,13 +183,12 @@ def thing_loss(seen: Detections, batch: TrainingBatch) -> Tensor:
     picture are annotated, places away from those that are count as nothing.
     """
     device = seen.boxes.device
-    index, wanted = bring(batch.boxed_index, device), bring(batch.boxed_boxes, device)
-    complete, counts = batch.complete.tolist(), things_in(batch).tolist()
-    each = [
-        count * focal / quality.clamp(min=1) + drawn
-        for row, count in enumerate(counts)
-        for focal, quality, drawn in [_things_of(seen, row, wanted[index == row], is_complete=complete[row])]
-    ]
+    counts = things_in(batch).tolist()
+    each = []
+    for row, (count, is_complete) in enumerate(zip(counts, batch.complete.tolist(), strict=True)):
+        wanted = bring(batch.boxed_boxes[batch.boxed_index == row], device)
+        focal, quality, drawn = _things_of(seen, row, wanted, is_complete=is_complete)
+        each.append(count * focal / quality.clamp(min=1) + drawn)
     return torch.stack(each).sum() / max(sum(counts), 1)
 
 

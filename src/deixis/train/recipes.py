@@ -457,9 +457,10 @@ def debug() -> Recipe:
     """Ten steps of a very small model on drawn scenes, to see that everything runs."""
     small = {"image_size": 64, "candidates": 12, "cells": 3, "context_dim": 32, "context_layers": 1, "context_heads": 2}
     narrow = {"group_dim": 16, "merge_heads": 2, "group_heads": 2, "text_dim": 32, "vocab_size": 400, "mask_dim": 8}
+    still = {"dropout": 0.0}
     return Recipe(
         model="deixis-tiny-glove",
-        model_fields={**small, **narrow},
+        model_fields={**small, **narrow, **still},
         instances_share=0.0,
         partial_share=0.0,
         scenes_share=1.0,
