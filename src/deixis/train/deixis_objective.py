@@ -59,7 +59,9 @@ class DeixisObjective(Objective):
         if "things" in self.weights:
             found["things"] = thing_loss(seen, batch)
         if "choice" in self.weights:
-            image = self.model.image.encoded(thinned(proposals, self.model.config.dropout), self.model.image.prototypes(pyramid, seen.maps[0]))
+            image = self.model.image.encoded(
+                thinned(proposals, self.model.config.dropout), self.model.image.prototypes(pyramid, seen.maps[0])
+            )
             found |= self._of_phrases(batch, image, drawn=True)
         return self._weighed(found)
 
