@@ -244,7 +244,7 @@ def tiny_detect() -> Recipe:
 
 
 def tiny_choose() -> Recipe:
-    """Second stage of the bundled model: to choose among proposals that are computed once; under an hour."""
+    """Second stage of the bundled model: to choose among proposals that are computed once."""
     return Recipe(
         start="runs/tiny-detect/checkpoint",
         **_AS_IT_IS_SPOKEN,
@@ -267,7 +267,7 @@ def tiny_choose() -> Recipe:
 
 
 def tiny_joint() -> Recipe:
-    """Third stage of the bundled model: masks, then everything at a low rate; an hour."""
+    """Third stage of the bundled model: masks, then everything at a low rate."""
     return Recipe(
         start="runs/tiny-choose/checkpoint",
         **_AS_IT_IS_SPOKEN,
