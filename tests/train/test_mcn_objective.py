@@ -126,7 +126,8 @@ def test_parts_when_phrases_differ_then_their_mean(make_objective):
         for k in range(2)
     ]
     for name, value in both.items():
-        assert value.item() == pytest.approx((alone[0][name] + alone[1][name]).item() / 2, rel=1e-5, abs=1e-6), name
+        mean = (alone[0][name] + alone[1][name]).item() / 2
+        assert value.item() == pytest.approx(mean, rel=1e-5, abs=2e-5), name  # one energy is a difference of logs near 0
     assert alone[1]["mask"].item() == pytest.approx(0, abs=1e-6)
     assert alone[1]["confidence"].item() == pytest.approx(100, rel=1e-4)  # the one positive
 
