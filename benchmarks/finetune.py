@@ -20,7 +20,7 @@ from PIL import Image
 
 from deixis.cli.finetune import measure
 from deixis.data import open_dataset
-from deixis.data.readers.jsonl import write_jsonl
+from deixis.data.formats.jsonl import write_jsonl
 from deixis.data.scenes import _samples, sample_background, seed_scene, vocabulary
 from deixis.data.scenes.drawing import place
 from deixis.data.scenes.layout import sample_things

@@ -109,7 +109,7 @@ def write(folder: Path) -> None:
 
 def open_and_measure(folder: Path, split: str) -> None:
     start = time.perf_counter(), time.process_time()
-    from deixis.data.readers.refer import open_refer
+    from deixis.data.formats.refer import open_refer
 
     data = open_refer(folder, split=split, need_images=False)
     first = data[0]

@@ -20,13 +20,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from deixis.data import open_dataset
+from deixis.data.augment import View
+from deixis.data.augment.pipelines import PIPELINES, Pipeline
+from deixis.data.captions.writing import VisibleInstance
 from deixis.data.epochs import Epochs
+from deixis.data.formats.jsonl import write_jsonl
 from deixis.data.packed.writer import write_pack
-from deixis.data.pipelines import PIPELINES, Pipeline
-from deixis.data.readers.jsonl import write_jsonl
-from deixis.data.transforms import View
 from deixis.geometry.masks import box_from_mask
-from deixis.language.phrases import VisibleInstance
 from deixis.structures import Sample
 
 FILES = 24

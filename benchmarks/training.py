@@ -35,17 +35,17 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from deixis.cli.train import parse_fields
 from deixis.config import has_word_pieces, preset
 from deixis.data import open_dataset
+from deixis.data.augment.pipelines import PIPELINES
 from deixis.data.epochs import Epochs
+from deixis.data.formats.jsonl import write_jsonl
 from deixis.data.packed.writer import write_pack
-from deixis.data.pipelines import PIPELINES
-from deixis.data.readers.jsonl import write_jsonl
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer, WordTokenizer
 from deixis.models import attention
 from deixis.models.registry import build_model
 from deixis.structures import Sample
-from deixis.train.batches import batches
-from deixis.train.parallel import process_group
+from deixis.train.batch_loader import batches
+from deixis.train.distributed import process_group
 from deixis.train.recipes import recipe
 from deixis.train.trainer import Trainer, canvas_rules
 

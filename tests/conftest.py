@@ -65,7 +65,7 @@ def tiny_checkpoint(tmp_path_factory, bert_folder):
     from deixis.config import preset
     from deixis.hub import save_checkpoint
     from deixis.language.tokenizers import WordPieceTokenizer
-    from deixis.models.deixis import DeixisModel
+    from deixis.models.deixis.model import DeixisModel
 
     torch.manual_seed(0)
     tokenizer = WordPieceTokenizer(bert_folder / "tokenizer.json", max_tokens=12)
@@ -81,7 +81,7 @@ def small_image_encoder(monkeypatch):
     import torch.nn.functional as F
     from torch import nn
 
-    from deixis.models.image_encoders import Pyramid
+    from deixis.models.encoders.image import Pyramid
 
     class SmallEncoder(nn.Module):
         channels = (8, 12, 16, 16)
@@ -102,7 +102,7 @@ def small_image_encoder(monkeypatch):
         def early_parameters(self):
             return list(self.stem.parameters())
 
-    monkeypatch.setattr("deixis.models.deixis.build_image_encoder", lambda name: SmallEncoder())
+    monkeypatch.setattr("deixis.models.deixis.model.build_image_encoder", lambda name: SmallEncoder())
     return SmallEncoder
 
 
@@ -112,7 +112,7 @@ def small_mcn_encoder(monkeypatch):
     import torch
     from torch import nn
 
-    from deixis.models.darknet import ConvNormLeaky, ThreeScales
+    from deixis.models.encoders.darknet import ConvNormLeaky, ThreeScales
 
     class SmallMcnEncoder(nn.Module):
         channels = (6, 8, 10)
@@ -142,7 +142,7 @@ def small_mcn_encoder(monkeypatch):
         def load_state(self, path):
             self.loaded = (str(path), None)
 
-    monkeypatch.setattr("deixis.models.mcn.build_mcn_encoder", lambda name: SmallMcnEncoder())
+    monkeypatch.setattr("deixis.models.mcn.model.build_mcn_encoder", lambda name: SmallMcnEncoder())
     return SmallMcnEncoder
 
 
@@ -153,7 +153,7 @@ def make_mcn(small_mcn_encoder, small_mcn_fields, words):
 
     from deixis.config import JOINT_STRUCTURES, preset
     from deixis.language.tokenizers import WordTokenizer
-    from deixis.models.mcn import McnModel
+    from deixis.models.mcn.model import McnModel
 
     def make(structure="mcn", **values):
         torch.manual_seed(0)

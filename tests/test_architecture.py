@@ -25,18 +25,19 @@ MAY_IMPORT = {
     "language": {"config", "structures", "geometry"},
     "data": {"config", "structures", "progress", "geometry", "language"},
     "models": {"config", "structures", "geometry", "language"},
-    "losses": {"config", "structures", "geometry"},
-    "metrics": {"config", "structures", "geometry"},
     "drawing": {"config", "structures", "geometry", "progress", "verdict"},
     "attention_drawing": {"config", "structures", "geometry", "progress"},
-    "plots": {"drawing"},
+    "charts": {"drawing"},
 }
 GROUND_FLOOR = set(MAY_IMPORT)
 MAY_IMPORT["hub"] = GROUND_FLOOR - {"data"}
 MAY_IMPORT["grounder"] = MAY_IMPORT["hub"] | {"hub"}
-MAY_IMPORT["train"] = MAY_IMPORT["evaluate"] = MAY_IMPORT["deploy"] = GROUND_FLOOR | {"hub", "grounder"}
-MAY_IMPORT["reproduce"] = MAY_IMPORT["train"] | {"train", "evaluate"}
-MAY_IMPORT["cli"] = MAY_IMPORT["reproduce"] | {"deploy", "reproduce", "__init__"}
+MAY_IMPORT["evaluate"] = MAY_IMPORT["deploy"] = GROUND_FLOOR | {"hub", "grounder"}
+MAY_IMPORT["train"] = MAY_IMPORT["evaluate"] | {"evaluate"}
+MAY_IMPORT["tools"] = GROUND_FLOOR
+MAY_IMPORT["bench"] = MAY_IMPORT["evaluate"]
+MAY_IMPORT["papers"] = MAY_IMPORT["train"] | {"train", "bench"}
+MAY_IMPORT["cli"] = MAY_IMPORT["papers"] | {"deploy", "papers", "tools", "__init__"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = GROUND_FLOOR | {"hub", "grounder"}
 
@@ -98,8 +99,8 @@ def test_import_deixis_when_done_then_torch_and_pillow_are_not_loaded():
 
 def test_ground_floor_when_imported_then_torch_is_not_loaded():
     without_torch = (
-        "config", "structures", "progress", "verdict", "geometry", "language", "drawing", "attention_drawing", "plots",
-        "cli", "data", "metrics",
+        "config", "structures", "progress", "verdict", "geometry", "language", "drawing", "attention_drawing", "charts",
+        "cli", "data", "tools",
     )  # fmt: skip
     modules = [
         ".".join(["deixis", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")

@@ -16,9 +16,9 @@ from deixis.grounder import Scene, load
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import WordTokenizer
 from deixis.models.base import energy_map
-from deixis.models.darknet import ConvNormLeaky, ThreeScales
-from deixis.models.deixis import DeixisModel
-from deixis.models.mcn import McnModel
+from deixis.models.deixis.model import DeixisModel
+from deixis.models.encoders.darknet import ConvNormLeaky, ThreeScales
+from deixis.models.mcn.model import McnModel
 
 IDS = torch.tensor([[2, 4, 3], [5, 2, 0]])
 VALID = torch.tensor([[True] * 3, [True, True, False]])
@@ -66,7 +66,7 @@ def deixis_model(small_image_encoder, small_fields, tokenizer):
 
 @pytest.fixture
 def mcn(monkeypatch, tokenizer):
-    monkeypatch.setattr("deixis.models.mcn.build_mcn_encoder", lambda name: SmallDarknet())
+    monkeypatch.setattr("deixis.models.mcn.model.build_mcn_encoder", lambda name: SmallDarknet())
 
     def build(**values):
         torch.manual_seed(0)

@@ -14,7 +14,7 @@ from deixis.config import PRESETS, has_word_pieces, preset
 from deixis.data import default_split, parse_dataset_spec
 from deixis.hub import load_checkpoint, save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
-from deixis.models.deixis import DeixisModel
+from deixis.models.deixis.model import DeixisModel
 from deixis.train.recipes import list_recipes, recipe
 
 PAGE = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")

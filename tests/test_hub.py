@@ -8,7 +8,7 @@ import torch
 from deixis.config import config_to_dict, preset
 from deixis.hub import find_checkpoint, list_bundled, load_checkpoint, save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer, WordTokenizer
-from deixis.models.deixis import DeixisModel
+from deixis.models.deixis.model import DeixisModel
 from deixis.models.registry import build_model
 
 
@@ -367,7 +367,9 @@ def test_load_when_smcim_was_built_from_folders_then_they_are_not_needed_again(
     save_checkpoint(tmp_path / "saved", model, tokenizer)
     for folder in encoder_folders.values():
         shutil.rmtree(folder)
-    monkeypatch.setattr("deixis.models.foreign.find_file", lambda *_: pytest.fail("looked for a folder or a name"))
+    monkeypatch.setattr(
+        "deixis.models.weights.pretrained.find_file", lambda *_: pytest.fail("looked for a folder or a name")
+    )
     loaded = load_checkpoint(tmp_path / "saved").model
     text = (tmp_path / "saved" / "config.json").read_text()
     assert not [folder for folder in encoder_folders.values() if folder in text]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deixis.data.readers.jsonl import read_jsonl
-from deixis.data.written import load_views
+from deixis.data.captions.written import load_views
+from deixis.data.formats.jsonl import read_jsonl
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "prepare_photos.py"
 

@@ -8,7 +8,7 @@ import pytest
 
 from deixis.cli.ground import _print_table
 from deixis.evaluate.prediction_log import Prediction
-from deixis.evaluate.reports.gallery import notes_on
+from deixis.evaluate.report.gallery import notes_on
 from deixis.verdict import FOUND_SCORE, VERDICTS, score_in_words, verdict_of
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo.py"

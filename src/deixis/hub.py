@@ -20,8 +20,8 @@ from torch import Tensor
 from deixis.config import config_from_dict, config_to_dict, has_word_pieces
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
-from deixis.models.foreign import load_exactly
 from deixis.models.registry import build_model
+from deixis.models.weights.pretrained import load_exactly
 
 BUNDLED = Path(__file__).parent / "checkpoints"
 LARGE = 100_000

@@ -6,13 +6,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from deixis.bench import bench as bench_file
+from deixis.bench.bench import Result, Row
+from deixis.bench.operations import PARTS, Counts
+from deixis.bench.subjects import Subject
+from deixis.bench.timing import Turn
 from deixis.cli import app
 from deixis.cli.bench import parse_sizes, read_accuracy, recorded_accuracy, tables
-from deixis.evaluate.costs import bench as bench_file
-from deixis.evaluate.costs.bench import Result, Row
-from deixis.evaluate.costs.operations import PARTS, Counts
-from deixis.evaluate.costs.subjects import Subject
-from deixis.evaluate.costs.timing import Turn
 
 
 def run(*arguments):

@@ -16,7 +16,7 @@ from deixis.cli.finetune import fields_of
 from deixis.config import preset
 from deixis.hub import load_checkpoint, save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
-from deixis.models.deixis import DeixisModel
+from deixis.models.deixis.model import DeixisModel
 
 QUICK = {
     "steps": 2, "check_every": 2, "save_every": 2, "images": 2, "warmup": 0, "frozen_steps": 1, "workers": 0,

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deixis.data.augment.pipelines import PIPELINES, Pipeline
 from deixis.data.epochs import Epochs, group_by_referent
+from deixis.data.formats.jsonl import ReadSamples
 from deixis.data.loading import CanvasRules
-from deixis.data.pipelines import PIPELINES, Pipeline
-from deixis.data.readers.jsonl import ReadSamples
 from deixis.data.scenes import open_scenes
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample

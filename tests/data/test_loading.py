@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deixis.data.attributes import WORD_GROUPS, word_labels
+from deixis.data.augment import View
+from deixis.data.captions.writing import VisibleInstance
 from deixis.data.loading import (
     CanvasRules,
     Mixture,
@@ -21,9 +23,7 @@ from deixis.data.loading import (
 )
 from deixis.data.pictures import counted
 from deixis.data.scenes import draw_scene
-from deixis.data.transforms import View
 from deixis.geometry.images import letterbox
-from deixis.language.phrases import VisibleInstance
 
 
 class FixedSource:

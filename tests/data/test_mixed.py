@@ -7,8 +7,8 @@ from PIL import Image
 
 import deixis.data
 from deixis.data import open_dataset
-from deixis.data.checks.exclusions import exclusions_of, write_exclusions
 from deixis.data.epochs import group_by_referent
+from deixis.data.exclusions import exclusions_of, write_exclusions
 from deixis.data.mixed import MEASURED, make_mixed, open_mixed, read_record
 
 REAL = os.environ.get("DEIXIS_REFCOCO_REAL")

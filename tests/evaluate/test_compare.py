@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deixis.data.readers.jsonl import ReadSamples
+from deixis.data.formats.jsonl import ReadSamples
 from deixis.evaluate.compare import compare, compare_command_result, format_comparison
 from deixis.evaluate.evaluate import evaluate
 

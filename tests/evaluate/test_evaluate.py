@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from deixis.data.readers.jsonl import ReadSamples
+from deixis.data.formats.jsonl import ReadSamples
 from deixis.evaluate.evaluate import (
     evaluate,
     evaluate_command_result,

@@ -12,9 +12,9 @@ from PIL import Image
 
 from deixis.evaluate.evaluate import evaluate
 from deixis.evaluate.prediction_log import PredictionLog
-from deixis.evaluate.reports import html_page, html_plots
-from deixis.evaluate.reports.gallery import choose_cases
-from deixis.evaluate.reports.html_report import write_html
+from deixis.evaluate.report import html_page, html_plots
+from deixis.evaluate.report.gallery import choose_cases
+from deixis.evaluate.report.html_report import write_html
 
 EVIL = '<script>alert("1")</script> & "quoted" \x00\u202e'
 VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline"}

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from deixis.evaluate.evaluate import evaluate
-from deixis.evaluate.scoring.predictions import BoxForm, read_lines
-from deixis.evaluate.scoring.score import score_command_result, score_lines, write_score
-from deixis.evaluate.scoring.score_table import format_score
-from deixis.evaluate.scoring.targets import read_targets
+from deixis.evaluate.predictions import BoxForm, read_lines
+from deixis.evaluate.score import score_command_result, score_lines, write_score
+from deixis.evaluate.score_table import format_score
+from deixis.evaluate.targets import read_targets
 from deixis.geometry.masks import decode_rle, encode_rle
 from deixis.structures import Instance, Sample
 

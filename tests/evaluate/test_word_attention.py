@@ -11,8 +11,8 @@ from deixis.evaluate.word_attention import shares_of_words, words_reaching_cls
 from deixis.geometry.images import Letterbox
 from deixis.grounder import Scene
 from deixis.language.tokenizers import WordPieceTokenizer
-from deixis.models.darknet import ThreeScales
-from deixis.models.smcim import SmcimModel
+from deixis.models.encoders.darknet import ThreeScales
+from deixis.models.smcim.model import SmcimModel
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_words_reaching_cls_when_a_model_looks_then_its_own_shares(monkeypatch, 
             sides = (pixels.shape[-1] // stride for stride in (8, 16, 32))
             return ThreeScales(*(torch.ones(len(pixels), 4, side, side) for side in sides))
 
-    monkeypatch.setattr("deixis.models.smcim.build_smcim_encoder", lambda name: NoEncoder())
+    monkeypatch.setattr("deixis.models.smcim.model.build_smcim_encoder", lambda name: NoEncoder())
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
     sizes = {"text_dim": 12, "text_heads": 2, "image_size": 64, "group_dim": 8, "group_heads": 2, "merge_heads": 3}

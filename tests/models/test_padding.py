@@ -7,9 +7,9 @@ from torch import nn
 from transformers import ConvNextConfig, Dinov2Config, ResNetConfig, SwinConfig
 
 from deixis.config import preset
+from deixis.models.encoders.resnet import BackboneEncoder, TinyEncoder
 from deixis.models.padding import mean_inside, only_pictures, watch
-from deixis.models.resnet import BackboneEncoder, TinyEncoder
-from deixis.models.smcim import VisualFeatures
+from deixis.models.smcim.model import VisualFeatures
 
 SIZE = 128
 ALIGNED = [(0, 32, 128, 96), (32, 0, 96, 128)]

@@ -2,10 +2,10 @@ import pytest
 
 from deixis.config import FAMILIES, PRESETS, preset
 from deixis.models.base import GroundingModel
-from deixis.models.deixis import DeixisModel
-from deixis.models.mcn import McnModel
+from deixis.models.deixis.model import DeixisModel
+from deixis.models.mcn.model import McnModel
 from deixis.models.registry import build_model
-from deixis.models.smcim import SmcimModel
+from deixis.models.smcim.model import SmcimModel
 
 MODELS = {"deixis": DeixisModel, "mcn": McnModel, "smcim": SmcimModel}
 SMALL_SMCIM = {

@@ -87,7 +87,7 @@ def test_try_when_its_process_fails_otherwise_then_one_sentence_with_its_reason(
 
 def test_try_when_run_then_it_takes_two_steps_and_tells_what_it_held(monkeypatch):
     code = (
-        "import deixis.train.starting as s\n"
+        "import deixis.train.setup as s\n"
         "s.training_phrases = lambda made: ['left', 'red circle']\n"
         "from deixis.train.batch_finder import main\nmain()\n"
     )

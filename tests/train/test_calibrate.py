@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deixis.evaluate.metrics.calibration import calibration_error
 from deixis.grounder import calibrated, load
-from deixis.metrics.calibration import calibration_error
 from deixis.structures import Instance, Sample
 from deixis.train.calibrate import (
     Evidence,

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deixis import losses
 from deixis.data.attributes import WORD_GROUPS, word_labels
 from deixis.data.loading import Picture, Target, TrainingBatch, collate
 from deixis.data.pictures import Boxed
-from deixis.models.detector import Detections
-from deixis.models.proposals import Proposals
-from deixis.train import starting
+from deixis.models import losses
+from deixis.models.deixis.detector import Detections
+from deixis.models.deixis.proposals import Proposals
+from deixis.train import setup as starting
 from deixis.train.deixis_objective import (
     DeixisObjective,
     around,

@@ -8,11 +8,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deixis.train import parallel, starting
-from deixis.train.batches import batches
+from deixis.train import distributed as parallel
+from deixis.train import setup as starting
+from deixis.train.batch_loader import batches
 from deixis.train.recipes import recipe
+from deixis.train.run_logging import draw_predictions
 from deixis.train.trainer import Trainer, canvas_rules
-from deixis.train.watching import draw_predictions
 
 META = torch.device("meta")
 aten = torch.ops.aten

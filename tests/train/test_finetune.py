@@ -11,17 +11,17 @@ from transformers import ResNetConfig, ResNetModel
 
 from deixis.config import preset
 from deixis.data import open_dataset
-from deixis.data.readers.jsonl import write_jsonl
+from deixis.data.formats.jsonl import write_jsonl
+from deixis.evaluate.metrics import SampleScore, Tally
 from deixis.hub import load_checkpoint, save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
-from deixis.metrics import SampleScore, Tally
-from deixis.models.deixis import DeixisModel
+from deixis.models.deixis.model import DeixisModel
 from deixis.structures import Sample
 from deixis.train import finetune as finetune_module
 from deixis.train.finetune import BEST, LOOKS, Look, Looks, finetune, mixed
 from deixis.train.own_data import TRAIN, VALIDATION, canvas_for, image_key, split_by_image, write_parts
 from deixis.train.recipes import recipe
-from deixis.train.starting import start_model
+from deixis.train.setup import start_model
 
 
 def make_data(folder, images=6, side=64, boxes=True, phrases=("the red ball", "left dog")):
@@ -87,7 +87,7 @@ def smcim_checkpoint(tmp_path, bert_folder):
 def small(tmp_path, checkpoint, monkeypatch):
     """A recipe of four steps with a look after each, over the smallest checkpoint."""
     monkeypatch.setattr("deixis.grounder.has_fast_bfloat16", lambda: False)
-    monkeypatch.setattr("deixis.train.watching.Watch.draw", lambda *_: None)
+    monkeypatch.setattr("deixis.train.run_logging.Watch.draw", lambda *_: None)
 
     def make(data=None, **fields):
         values = {

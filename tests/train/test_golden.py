@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from transformers import ResNetConfig, ResNetModel
 
-from deixis.train import starting
-from deixis.train.batches import batches
-from deixis.train.parallel import ALONE, process_group
+from deixis.train import setup as starting
+from deixis.train.batch_loader import batches
+from deixis.train.distributed import ALONE, process_group
 from deixis.train.recipes import recipe
-from deixis.train.starting import start_data
+from deixis.train.setup import start_data
 from deixis.train.trainer import Trainer, canvas_rules
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -40,7 +40,7 @@ def one_thread():
 @pytest.fixture
 def recipes(tmp_path, bert_folder, monkeypatch):
     """Recipes by their names: small models in float32; what they start from is random, from scratch or in a folder."""
-    monkeypatch.setattr("deixis.train.starting.training_phrases", lambda made: WORDS)
+    monkeypatch.setattr("deixis.train.setup.training_phrases", lambda made: WORDS)
     common = {"steps": STEPS, "warmup": 5, "lr": 1e-4, "pretrained_lr": 1e-4, "seed": 1, "absent": 0.5}
     mcn = {"fusion_dim": 12, "dim": 8, "aspp_dim": 4, "text_dim": 10, "word_dim": 6, "max_tokens": 6, "image_size": 64}
     smcim = {

@@ -9,14 +9,14 @@ import torch
 
 from deixis.config import JOINT_STRUCTURES, STRUCTURES
 from deixis.data.loading import CanvasRules, TrainingBatch
-from deixis.losses import consistency_literal, consistency_loss, yolo_loss
-from deixis.models.garan import Attended
-from deixis.models.mcn import McnOutput
-from deixis.models.yolo import anchors_as_fractions
-from deixis.train.batches import batches
+from deixis.models.losses import consistency_literal, consistency_loss, yolo_loss
+from deixis.models.mcn.garan import Attended
+from deixis.models.mcn.model import McnOutput
+from deixis.models.mcn.yolo import anchors_as_fractions
+from deixis.train.batch_loader import batches
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.recipes import recipe
-from deixis.train.starting import start_data, start_model
+from deixis.train.setup import start_data, start_model
 from deixis.train.trainer import Trainer
 
 LN2 = math.log(2)
@@ -127,7 +127,7 @@ def test_parts_when_phrases_differ_then_their_mean(make_objective):
     ]
     for name, value in both.items():
         mean = (alone[0][name] + alone[1][name]).item() / 2
-        assert value.item() == pytest.approx(mean, rel=1e-5, abs=2e-5), name  # one energy is a difference of logs near 0
+        assert value.item() == pytest.approx(mean, rel=1e-5, abs=2e-5), name  # energies: differences of logs
     assert alone[1]["mask"].item() == pytest.approx(0, abs=1e-6)
     assert alone[1]["confidence"].item() == pytest.approx(100, rel=1e-4)  # the one positive
 

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 from deixis.cli import app
 from deixis.config import preset
 from deixis.data.epochs import Epochs
+from deixis.data.formats.jsonl import write_jsonl
 from deixis.data.loading import CanvasRules
-from deixis.data.readers.jsonl import write_jsonl
 from deixis.data.scenes import open_scenes
 from deixis.evaluate.evaluate import evaluate
 from deixis.geometry.masks import read_mask
 from deixis.grounder import load
 from deixis.language.tokenizers import WordTokenizer
-from deixis.models.mcn import McnModel
+from deixis.models.mcn.model import McnModel
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.recipes import recipe
 from deixis.train.trainer import run

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from deixis.train import starting
+from deixis.train import setup as starting
 from deixis.train.optimisers import build_optimiser, learning_rate_factor, parameter_groups, set_learning_rate
 from deixis.train.recipes import recipe
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from transformers import ResNetConfig, ResNetModel
 
 from deixis.data.loading import TrainingBatch
-from deixis.train import starting
-from deixis.train.batches import batches
+from deixis.train import setup as starting
+from deixis.train.batch_loader import batches
 from deixis.train.parts import is_largest, merged, scaled, split_batch, things_in
 from deixis.train.recipes import recipe
 from deixis.train.trainer import Trainer, canvas_rules

@@ -7,10 +7,10 @@ import torch
 
 from deixis.data.attributes import WORD_GROUPS
 from deixis.data.loading import TrainingBatch
-from deixis.models.proposals import Proposals
+from deixis.models.deixis.proposals import Proposals
 from deixis.train import pool as pool_module
-from deixis.train import starting
-from deixis.train.batches import Steps
+from deixis.train import setup as starting
+from deixis.train.batch_loader import Steps
 from deixis.train.pool import Pool, Told, batch_of, fill_pool
 from deixis.train.trainer import Trainer, canvas_rules, pool_of, run
 

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from deixis.train import starting, trainer
-from deixis.train.batches import batches
+from deixis.train import setup as starting
+from deixis.train import trainer
+from deixis.train.batch_loader import batches
 from deixis.train.precision import uses_bfloat16
 from deixis.train.trainer import Trainer, canvas_rules, run
 

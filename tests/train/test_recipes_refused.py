@@ -2,7 +2,7 @@
 
 import pytest
 
-from deixis.data.pipelines import PIPELINES
+from deixis.data.augment.pipelines import PIPELINES
 from deixis.train.recipes import recipe
 
 

@@ -14,12 +14,13 @@ from deixis.config import preset
 from deixis.data.attributes import NUM_WORDS, WORD_GROUPS
 from deixis.data.loading import CanvasRules, TrainingBatch
 from deixis.language.tokenizers import WordTokenizer
-from deixis.models.darknet import ThreeScales
-from deixis.models.smcim import SmcimModel
+from deixis.models.encoders.darknet import ThreeScales
+from deixis.models.smcim.model import SmcimModel
 from deixis.train import trainer
-from deixis.train.batches import batches
+from deixis.train.batch_loader import batches
 from deixis.train.optimisers import build_optimiser
 from deixis.train.recipes import recipe
+from deixis.train.setup import start_data
 from deixis.train.smcim_objective import (
     NEGATIVE_TOTAL,
     SelfPacing,
@@ -27,7 +28,6 @@ from deixis.train.smcim_objective import (
     cxcywh_from_xyxy,
     xyxy_from_cxcywh,
 )
-from deixis.train.starting import start_data
 from deixis.train.trainer import Trainer, log_line, notes
 
 WANTED = (0.25, 0.25, 0.75, 0.75)
@@ -318,7 +318,7 @@ class SmallEncoder(nn.Module):
 @pytest.fixture
 def small(monkeypatch):
     """Makes a trainer of a very small SmcimModel; save and restore without the checkpoint."""
-    monkeypatch.setattr("deixis.models.smcim.build_smcim_encoder", lambda name: SmallEncoder())
+    monkeypatch.setattr("deixis.models.smcim.model.build_smcim_encoder", lambda name: SmallEncoder())
     monkeypatch.setattr(trainer, "save_checkpoint", lambda *_, **__: None)
     config = preset(
         "smcim-tiny", image_size=64, group_dim=8, group_heads=2, group_blocks=1, merge_heads=2, merge_blocks=1,

@@ -15,10 +15,11 @@ from deixis.data.scenes import draw_scene
 from deixis.geometry.masks import read_mask
 from deixis.hub import load_checkpoint
 from deixis.language.tokenizers import WordTokenizer
-from deixis.models.deixis import DeixisModel
-from deixis.models.proposals import pairwise_iou
-from deixis.train import starting, trainer
-from deixis.train.batches import Steps, batches
+from deixis.models.deixis.model import DeixisModel
+from deixis.models.deixis.proposals import pairwise_iou
+from deixis.train import setup as starting
+from deixis.train import trainer
+from deixis.train.batch_loader import Steps, batches
 from deixis.train.recipes import recipe
 from deixis.train.trainer import Trainer, forget_after, log_line, recorded, run, write_whole
 

@@ -14,7 +14,7 @@ from deixis import DEFAULT_MODEL
 from deixis.cli.running import check_writable, tell, tell_problems
 
 if TYPE_CHECKING:
-    from deixis.evaluate.costs.bench import Result, Row
+    from deixis.bench.bench import Result, Row
 
 _MAX_ACCURACY_BYTES = 1_000_000
 _ACCURACY = "acc@0.5"
@@ -58,11 +58,11 @@ def bench(
     ] = None,
 ) -> None:
     """Count parameters and operations of each MODEL, and measure time and memory; all meet the same load."""
+    from deixis.bench.bench import BLOCKS, report
+    from deixis.bench.bench import bench as measure
+    from deixis.bench.subjects import find_subjects
+    from deixis.bench.timing import PRECISIONS
     from deixis.data.whole_file import whole_file
-    from deixis.evaluate.costs.bench import BLOCKS, report
-    from deixis.evaluate.costs.bench import bench as measure
-    from deixis.evaluate.costs.subjects import find_subjects
-    from deixis.evaluate.costs.timing import PRECISIONS
     from deixis.progress import progress_report
 
     _check_files(as_json, plot, accuracy, rounds)
@@ -163,8 +163,8 @@ def _write_plot(path: Path, result: Result, known: dict[str, float] | None) -> N
     """The plot, and on stderr which models it does not show."""
     import statistics
 
+    from deixis.bench.speed_plot import Point, draw_speed_accuracy
     from deixis.data.whole_file import whole_file
-    from deixis.evaluate.costs.speed_plot import Point, draw_speed_accuracy
 
     dataset, values = recorded_accuracy(result) if known is None else ("", known)
     several = len({row.precision for row in result.rows}) > 1
@@ -195,7 +195,7 @@ def tables(result: Result) -> list[Table]:
 
 
 def _size_table(result: Result) -> Table:
-    from deixis.evaluate.costs.operations import PARTS
+    from deixis.bench.operations import PARTS
 
     heads = ["model", "kind", "px", "words", "counted", "all", *PARTS]
     rows = []
@@ -241,7 +241,7 @@ def _time_row(result: Result, row: Row) -> list[str]:
 
 
 def _median_p95(values: list[float]) -> list[str]:
-    from deixis.evaluate.costs.bench import percentile
+    from deixis.bench.bench import percentile
 
     return [f"{percentile(values, 50):.1f}", f"{percentile(values, 95):.1f}"]
 
@@ -263,7 +263,7 @@ def _throughput_table(result: Result) -> Table:
 
 
 def _paper_table(result: Result) -> Table:
-    from deixis.evaluate.costs.bench import PRINTED
+    from deixis.bench.bench import PRINTED
 
     heads = ["model", "source", "parameters, M", "paper", "operations, G", "paper", "a second, GTX 1080 Ti"]
     rows = []
@@ -295,7 +295,7 @@ def _print(result: Result) -> None:
     )
     for title, heads, rows in tables(result):
         _print_table(title, heads, rows)
-    from deixis.evaluate.costs.bench import paper_block_ratio, paper_blocks_saved
+    from deixis.bench.bench import paper_block_ratio, paper_blocks_saved
 
     if sizes := result.block_sizes():
         ours, other = (size / 1e6 for size in sizes)

@@ -42,7 +42,7 @@ def phrases(
 ) -> None:
     """Write unambiguous phrases for every instance that can be told apart."""
     check_writable(out, inputs=[instances])
-    from deixis.data.phrase_file import write_phrase_file
+    from deixis.data.captions.phrase_file import write_phrase_file
     from deixis.progress import progress_report
 
     with progress_report("images") as progress:
@@ -75,8 +75,8 @@ def anchors(
     import numpy as np
 
     from deixis.data import SCENES, default_split, open_dataset, parse_dataset_spec
-    from deixis.data.anchors import find_anchors, read_shapes, shape_iou
     from deixis.progress import progress_over
+    from deixis.tools.anchors import find_anchors, read_shapes, shape_iou
 
     name, split = parse_dataset_spec(dataset)
     samples = open_dataset(name, split=split, root=root, limit=limit)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from deixis.data.checks.checking import SplitCheck
+    from deixis.tools.check import SplitCheck
 
 
 class Images(StrEnum):
-    """Of how many images the pixels are looked at: `deixis.data.checks.checking.IMAGES`."""
+    """Of how many images the pixels are looked at: `deixis.tools.check.IMAGES`."""
 
     sample = "sample"
     all = "all"
@@ -39,8 +39,8 @@ def check(
 ) -> None:
     """Say what is wrong with a data set: images, boxes, masks, phrases, counts. Status 1 where there are errors."""
     from deixis.data import parse_dataset_spec
-    from deixis.data.checks.checking import check_dataset
     from deixis.progress import progress_report
+    from deixis.tools.check import check_dataset
 
     name, split = parse_dataset_spec(dataset)
     with progress_report("samples") as progress:

@@ -30,9 +30,9 @@ def convert(
 ) -> None:
     """Write a data set in another form, and list what that form cannot hold."""
     from deixis.data import open_dataset, parse_dataset_spec
-    from deixis.data.convert import FORMS, SUFFIXES
-    from deixis.data.convert import convert as convert_samples
     from deixis.progress import progress_report
+    from deixis.tools.convert import FORMS, SUFFIXES
+    from deixis.tools.convert import convert as convert_samples
 
     name, split = parse_dataset_spec(dataset)
     check_writable(out / "instances.json" if to == "refer" and out.is_dir() else out, inputs=[name])

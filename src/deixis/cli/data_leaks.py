@@ -12,11 +12,11 @@ import typer
 from deixis.cli.running import check_writable, tell, tell_problems
 
 if TYPE_CHECKING:
-    from deixis.data.checks.leaks import LeakCheck
+    from deixis.tools.leaks import LeakCheck
 
 
 class Hashing(StrEnum):
-    """When pictures are compared: `deixis.data.checks.leaks.HASHING`."""
+    """When pictures are compared: `deixis.tools.leaks.HASHING`."""
 
     auto = "auto"
     always = "always"
@@ -42,9 +42,9 @@ def leaks(
     """Say which images are both trained and measured on. Status 1 where there are any."""
     if write_exclusions is not None:
         check_writable(write_exclusions)
-    from deixis.data.checks.exclusions import write_exclusions as write
-    from deixis.data.checks.leaks import find_leaks
+    from deixis.data.exclusions import write_exclusions as write
     from deixis.progress import progress_report
+    from deixis.tools.leaks import find_leaks
 
     with progress_report("samples") as progress:
         found = find_leaks(train, evaluation, root, hashing=hashing.value, progress=progress)

@@ -29,9 +29,9 @@ def show(
     """Draw a sheet of samples: box, tinted mask, phrase; as a picture, or as a page that stands alone."""
     check_writable(out, suffixes=(*PICTURES, *PAGES))
     from deixis.data import open_dataset, parse_dataset_spec
-    from deixis.data.contact_sheet import Card, facts_of, write_page
     from deixis.data.whole_file import whole_file
     from deixis.drawing import draw_sheet
+    from deixis.tools.contact_sheet import Card, facts_of, write_page
 
     name, split = parse_dataset_spec(dataset)
     samples = open_dataset(name, split=split, root=root, limit=n)

@@ -12,8 +12,8 @@ import typer
 from deixis.cli.running import check_writable, tell, tell_problems
 
 if TYPE_CHECKING:
-    from deixis.data.statistics import DatasetStatistics
-    from deixis.plots import Panel
+    from deixis.charts import Panel
+    from deixis.tools.statistics import DatasetStatistics
 
 _DRAWN = 2000
 _MAX_ACROSS = 40
@@ -34,8 +34,8 @@ def stats(
     if plot is not None:
         check_writable(plot, suffixes=(".png",))
     from deixis.data import SCENES, default_split, open_dataset, parse_dataset_spec
-    from deixis.data.statistics import measure_dataset
     from deixis.progress import progress_report
+    from deixis.tools.statistics import measure_dataset
 
     name, split = parse_dataset_spec(dataset)
     samples = open_dataset(name, split=split, root=root, limit=limit)
@@ -104,8 +104,8 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _draw(found: DatasetStatistics, path: Path) -> None:
+    from deixis.charts import draw_panels
     from deixis.data.whole_file import whole_file
-    from deixis.plots import draw_panels
 
     picture = draw_panels(_panels(found))
     with whole_file(path) as file:
@@ -113,8 +113,8 @@ def _draw(found: DatasetStatistics, path: Path) -> None:
 
 
 def _panels(found: DatasetStatistics) -> list[Panel]:
-    from deixis.data.statistics import BINS
-    from deixis.plots import Line, Panel
+    from deixis.charts import Line, Panel
+    from deixis.tools.statistics import BINS
 
     sides = [((one + 0.5) / BINS, count) for one, count in enumerate(found.side_histogram())]
     charts = [
@@ -138,7 +138,7 @@ def _panels(found: DatasetStatistics) -> list[Panel]:
 
 def _strokes(up: str, across: str, points: list[tuple[float, float]]) -> Panel:
     """A chart of upright strokes with a dot each."""
-    from deixis.plots import Line, Panel
+    from deixis.charts import Line, Panel
 
     dots = [place for x, y in points for place in ((x, y), (x, None))]
     line = Line(name="", points=dots, ranges=[(x, 0, y) for x, y in points])

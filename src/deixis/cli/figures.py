@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from deixis.cli.tables import Wishes
     from deixis.grounder import Scene
-    from deixis.reproduce.figures import RunLog
+    from deixis.papers.figures import RunLog
 
 OF_RUNS = {
     "mcn-fig-5": "MCN Fig. 5 (b): losses of runs over their steps (--runs A,B); accuracy with --data DATASET",
@@ -44,7 +44,7 @@ def draw_runs(wishes: Wishes) -> None:
     if wishes.data is not None:
         _draw_learning(folders, wishes, wishes.data, out)
         return
-    from deixis.reproduce.figures import mcn_fig_5, read_run, smcim_fig_7
+    from deixis.papers.figures import mcn_fig_5, read_run, smcim_fig_7
 
     logs: list[RunLog] = [read_run(folder) for folder in folders]
     tell_problems([f"{log.name}: {problem}" for log in logs for problem in log.problems])
@@ -54,7 +54,7 @@ def draw_runs(wishes: Wishes) -> None:
 def _draw_learning(folders: Sequence[Path], wishes: Wishes, data: str, out: Path) -> None:
     """Accuracy of the states that the runs have kept."""
     from deixis.data import default_split, open_dataset, parse_dataset_spec
-    from deixis.reproduce.learning import mcn_fig_5_accuracy, measure_learning
+    from deixis.papers.learning import mcn_fig_5_accuracy, measure_learning
 
     name, split = parse_dataset_spec(data)
     split = split or default_split(name)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deixis.evaluate.compare import Comparison, Difference
+    from deixis.evaluate.metrics import Tally
     from deixis.evaluate.prediction_log import Prediction
     from deixis.grounder import Grounder
-    from deixis.metrics import Tally
     from deixis.structures import Sample
     from deixis.train.recipes import Recipe
 
@@ -119,7 +119,7 @@ def _row(name: str, one: Difference) -> list[str]:
 
 def _worst(comparison: Comparison) -> list[Prediction]:
     """The worst answers that are wrong, each image once."""
-    from deixis.evaluate.reports.gallery import choose_cases
+    from deixis.evaluate.report.gallery import choose_cases
 
     chosen = choose_cases(comparison.b.predictions, SHOWN_WORST).get("Worst", [])
     return [one for one in chosen if min(v for v in (one.iou, one.mask_iou, 1.0) if v is not None) <= 0.5]
@@ -133,8 +133,8 @@ def _overlap(one: Prediction) -> str:
 def _write_page(folder: Path, comparison: Comparison, rows: list[list[str]], worst: list[Prediction]) -> None:
     from deixis.data import open_dataset
     from deixis.evaluate.prediction_log import PredictionLog
-    from deixis.evaluate.reports import html_page
-    from deixis.evaluate.reports.gallery import show_cases
+    from deixis.evaluate.report import html_page
+    from deixis.evaluate.report.gallery import show_cases
     from deixis.train.own_data import VALIDATION
 
     body = [

@@ -16,7 +16,7 @@ from deixis.cli.tables import DEFAULT_OUT, Wishes, given_models, how_measured, p
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deixis.evaluate.costs.speed_plot import Point
+    from deixis.bench.speed_plot import Point
     from deixis.grounder import Grounder
 
 OF_DATA = {
@@ -46,9 +46,9 @@ def _file(wishes: Wishes) -> Path:
 
 
 def _structures(wishes: Wishes) -> None:
-    from deixis.reproduce.ablations import format_rows, measure
-    from deixis.reproduce.figures import mcn_fig_5_a
-    from deixis.reproduce.parts import structures_everywhere
+    from deixis.papers.ablations import format_rows, measure
+    from deixis.papers.figures import mcn_fig_5_a
+    from deixis.papers.parts import structures_everywhere
 
     wishes.refuse("model", "data")
     planned = [plan_for(wishes, experiment) for experiment in structures_everywhere(wishes.budget)]
@@ -63,9 +63,9 @@ def _structures(wishes: Wishes) -> None:
 
 
 def _lengths(wishes: Wishes) -> None:
-    from deixis.reproduce.ablations import SMALL_LIMIT, Plan
-    from deixis.reproduce.experiments import MCN_TABLE_2
-    from deixis.reproduce.lengths import format_lengths, measure_lengths, smcim_fig_5
+    from deixis.papers.ablations import SMALL_LIMIT, Plan
+    from deixis.papers.experiments import MCN_TABLE_2
+    from deixis.papers.lengths import format_lengths, measure_lengths, smcim_fig_5
 
     wishes.refuse("data")
     models, out = given_models(wishes), _file(wishes)
@@ -82,9 +82,9 @@ def _lengths(wishes: Wishes) -> None:
 def _cases(wishes: Wishes) -> None:
     from deixis.data import default_split, open_dataset, parse_dataset_spec
     from deixis.grounder import load
+    from deixis.papers.ablations import SMALL_LIMIT
+    from deixis.papers.qualitative import describe_cases, find_cases, smcim_fig_8
     from deixis.progress import progress_over
-    from deixis.reproduce.ablations import SMALL_LIMIT
-    from deixis.reproduce.qualitative import describe_cases, find_cases, smcim_fig_8
 
     models, out = given_models(wishes), _file(wishes)
     if len(models) > 2 or any("" not in one.checkpoints for one in models):
@@ -105,13 +105,13 @@ def _cases(wishes: Wishes) -> None:
 
 
 def _speed(wishes: Wishes) -> None:
-    from deixis.evaluate.costs.bench import bench
-    from deixis.evaluate.costs.speed_plot import Point, draw_speed_accuracy
-    from deixis.evaluate.costs.subjects import find_subjects
+    from deixis.bench.bench import bench
+    from deixis.bench.speed_plot import Point, draw_speed_accuracy
+    from deixis.bench.subjects import find_subjects
+    from deixis.papers.ablations import SMALL_LIMIT, column_value
+    from deixis.papers.checkpoints import measured_report
+    from deixis.papers.experiments import REC
     from deixis.progress import progress_report
-    from deixis.reproduce.ablations import SMALL_LIMIT, column_value
-    from deixis.reproduce.checkpoints import measured_report
-    from deixis.reproduce.experiments import REC
 
     models, out = given_models(wishes), _file(wishes)
     data = wishes.data or ("scenes+:val" if wishes.budget == "small" else "refcoco+:val")
@@ -137,7 +137,7 @@ def _speed(wishes: Wishes) -> None:
 
 
 def _print_speeds(points: Sequence[Point], data: str, processor: str) -> None:
-    from deixis.reproduce.published import SMCIM_FIG_2_OWN
+    from deixis.papers.published import SMCIM_FIG_2_OWN
 
     lines = ["| | images a second | Acc@0.5 | on |", "| --- | ---: | ---: | --- |"]
     lines += [

@@ -46,7 +46,7 @@ def compare(
     typer.echo("\n".join(recipe_differences(*recipes)) or "The recipes are the same.")
     typer.echo("\n" + losses_side_by_side(*curves))
     if out is not None:
-        from deixis.train.watching import write_picture
+        from deixis.train.run_logging import write_picture
 
         write_picture(out, draw_curves({f"A: {one.name}": curves[0], f"B: {two.name}": curves[1]}))
         typer.echo(f"\ncurves: {out}")

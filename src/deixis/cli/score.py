@@ -13,7 +13,7 @@ from deixis.cli.running import check_writable, tell, tell_problems
 
 
 class BoxFormat(StrEnum):
-    """How a box's four numbers are meant: `deixis.evaluate.scoring.predictions.BOX_FORMATS`."""
+    """How a box's four numbers are meant: `deixis.evaluate.predictions.BOX_FORMATS`."""
 
     xyxy = "xyxy"
     xywh = "xywh"
@@ -21,14 +21,14 @@ class BoxFormat(StrEnum):
 
 
 class Units(StrEnum):
-    """What they count: `deixis.evaluate.scoring.predictions.UNITS`."""
+    """What they count: `deixis.evaluate.predictions.UNITS`."""
 
     pixel = "pixel"
     normalised = "normalised"
 
 
 class OfficialMode(StrEnum):
-    """Whose evaluator to imitate: `deixis.metrics.official.OFFICIAL`."""
+    """Whose evaluator to imitate: `deixis.evaluate.metrics.reference.OFFICIAL`."""
 
     mcn = "mcn"
     transvg = "transvg"
@@ -51,9 +51,9 @@ def score(
 ) -> None:
     """Measure answers that any model gave to DATASET: {"id", "box": [...] or null, "mask"?, "found"?} a line."""
     from deixis.data import parse_dataset_spec
-    from deixis.evaluate.scoring.predictions import BoxForm
-    from deixis.evaluate.scoring.score import score_command_result, write_score
-    from deixis.evaluate.scoring.score_table import format_score
+    from deixis.evaluate.predictions import BoxForm
+    from deixis.evaluate.score import score_command_result, write_score
+    from deixis.evaluate.score_table import format_score
 
     name, split = parse_dataset_spec(dataset)
     if out is not None:

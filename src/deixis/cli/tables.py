@@ -14,11 +14,11 @@ import typer
 from deixis import DEFAULT_MODEL
 from deixis.cli.running import tell_problems
 from deixis.cli.train import command_for, parse_fields
-from deixis.reproduce.experiments import EXPERIMENTS, Experiment
+from deixis.papers.experiments import EXPERIMENTS, Experiment
 
 if TYPE_CHECKING:
-    from deixis.reproduce.ablations import Plan
-    from deixis.reproduce.checkpoints import GivenModel
+    from deixis.papers.ablations import Plan
+    from deixis.papers.checkpoints import GivenModel
     from deixis.train.recipes import Recipe
 
 _SCENES = ("scenes", "scenes+", "scenesg")
@@ -89,7 +89,7 @@ def print_table(wishes: Wishes) -> None:
 
 def experiments_of(wishes: Wishes) -> list[Experiment]:
     """The table as it stands, or on every data set."""
-    from deixis.reproduce.parts import everywhere
+    from deixis.papers.parts import everywhere
 
     check_budget(wishes.budget)
     return everywhere(wishes.table, wishes.budget) if wishes.everywhere else [EXPERIMENTS[wishes.table]]
@@ -97,7 +97,7 @@ def experiments_of(wishes: Wishes) -> list[Experiment]:
 
 def check_budget(budget: str) -> None:
     """Raise BadParameter for another than those that there are."""
-    from deixis.reproduce.ablations import BUDGETS
+    from deixis.papers.ablations import BUDGETS
 
     if budget not in BUDGETS:
         raise typer.BadParameter(f"expected a budget out of {', '.join(BUDGETS)}, got {budget!r}")
@@ -105,7 +105,7 @@ def check_budget(budget: str) -> None:
 
 def plan_for(wishes: Wishes, experiment: Experiment) -> Plan:
     """How the rows of an experiment are trained and measured, as far as the options say."""
-    from deixis.reproduce.ablations import SMALL_LIMIT, Plan
+    from deixis.papers.ablations import SMALL_LIMIT, Plan
     from deixis.train.recipes import recipe
 
     check_budget(wishes.budget)
@@ -149,7 +149,7 @@ def _refuse_what_rows_say(experiment: Experiment, overrides: Mapping[str, Any], 
 
 def given_models(wishes: Wishes) -> list[GivenModel]:
     """Those of ``--model``, by default the bundled one."""
-    from deixis.reproduce.checkpoints import parse_models
+    from deixis.papers.checkpoints import parse_models
 
     check_budget(wishes.budget)
     names = _SCENES if wishes.budget == "small" else _REFER
@@ -164,7 +164,7 @@ def how_measured(wishes: Wishes, plan: Plan) -> str:
 
 def _print_variants(wishes: Wishes) -> None:
     from deixis.cli.figures import write_picture
-    from deixis.reproduce.ablations import format_rows, measure
+    from deixis.papers.ablations import format_rows, measure
 
     planned = [plan_for(wishes, experiment) for experiment in experiments_of(wishes)]
     if wishes.plan:
@@ -175,13 +175,13 @@ def _print_variants(wishes: Wishes) -> None:
         where = f"{one.experiment.data[one.budget]}, {how_measured(wishes, one)}"
         typer.echo(format_rows(one.experiment, measured, where))
         if wishes.table == "smcim-fig-6":
-            from deixis.reproduce.figures import smcim_fig_6
+            from deixis.papers.figures import smcim_fig_6
 
             write_picture(smcim_fig_6(measured, one.experiment.columns[0]), one.out / f"{wishes.table}.png")
 
 
 def _print_comparison(wishes: Wishes) -> None:
-    from deixis.reproduce.comparisons import (
+    from deixis.papers.comparisons import (
         COMPARISONS,
         any_experiment,
         format_comparison,
@@ -206,7 +206,7 @@ def _print_comparison(wishes: Wishes) -> None:
 
 def print_plans(planned: Iterable[Plan]) -> None:
     """A command for each training, once, and how each row is measured."""
-    from deixis.reproduce.ablations import folder_of
+    from deixis.papers.ablations import folder_of
 
     told: set[Path] = set()
     for plan in planned:
@@ -232,8 +232,8 @@ def _measuring(plan: Plan, folder: Path, suppression: str | None) -> Sequence[st
 def _print_mcn_table_1(wishes: Wishes) -> None:
     from deixis.data import default_split, open_dataset, parse_dataset_spec
     from deixis.grounder import load
+    from deixis.papers.mcn_table_1 import format_mcn_table_1, mcn_table_1
     from deixis.progress import progress_over
-    from deixis.reproduce.mcn_table_1 import format_mcn_table_1, mcn_table_1
 
     name, split = parse_dataset_spec(wishes.data or "scenes:val")
     split = split or default_split(name)

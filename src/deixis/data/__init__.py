@@ -35,7 +35,7 @@ def open_dataset(
             of MCN; .json of SeqTR, MDETR, gRefCOCO or Visual Genome, which its head tells, or else a COCO instances
             file, for whose instances phrases are written; or a folder of a release or of Hugging Face ``datasets``.
         split: for scenes ``train``, ``val``, ``testA`` or ``testB``, by default ``val``; for public releases the
-            splits in `deixis.data.readers.refer.SPLITS`, by default ``val``; for COCO instances ``train``, ``val``,
+            splits in `deixis.data.formats.refer.SPLITS`, by default ``val``; for COCO instances ``train``, ``val``,
             ``test`` or ``all``, by default ``test``, the images whose id is divisible by 7; for JSONL the lines that
             name this split, by default all lines.
         root: the folder of a public release; or that of the images of a file, by default beside the file. Others
@@ -104,7 +104,7 @@ def _open_scenes(name: str, split: str | None, root: str | Path | None, limit: i
 
 
 def _open_lines(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
-    from deixis.data.readers.jsonl import ReadSamples, read_jsonl
+    from deixis.data.formats.jsonl import ReadSamples, read_jsonl
 
     samples, problems = read_jsonl(name, split)
     if problems and not samples:

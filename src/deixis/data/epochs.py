@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.data.attributes import word_labels
+from deixis.data.augment import View
+from deixis.data.augment.pipelines import Pipeline
+from deixis.data.captions.writing import VisibleInstance
 from deixis.data.loading import CanvasRules, TrainingBatch, collate
 from deixis.data.packed.reading import PackedSamples
 from deixis.data.pictures import Boxed, Picture, Target, boxed, counted
-from deixis.data.pipelines import Pipeline
-from deixis.data.transforms import View
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import read_mask
-from deixis.language.phrases import VisibleInstance
 from deixis.structures import Sample
 
 ONE_PER = ("referent", "expression")

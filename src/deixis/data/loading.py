@@ -17,13 +17,13 @@ from PIL import Image
 
 from deixis.data.absent import absent_targets
 from deixis.data.attributes import WORD_GROUPS, word_labels
+from deixis.data.augment import View, random_paste, random_view
+from deixis.data.captions.writing import write_phrases
+from deixis.data.captions.written import PhotoRecord
 from deixis.data.pictures import Picture, Target, Thing, boxed, counted
 from deixis.data.scenes import draw_scene
-from deixis.data.transforms import View, random_paste, random_view
-from deixis.data.written import PhotoRecord
 from deixis.geometry.images import FILL, Letterbox, letterbox
 from deixis.geometry.masks import read_mask
-from deixis.language.phrases import write_phrases
 from deixis.structures import BoxXyxy
 
 TOKEN_STRIDE = 16
@@ -50,7 +50,7 @@ class TrainingBatch:
     boxed_labels: NDArray[np.int64]  # [I, groups] see `word_labels`
     complete: NDArray[np.bool_]  # [B] whether all things of the picture are annotated
     seen: dict[str, NDArray[Any]] | None = None
-    """What the image side made of the pixels, by the names of `deixis.models.proposals.Proposals`, if that is known."""
+    """What the image side made of the pixels, by the names of the ``deixis`` family's `Proposals`, if known."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The large-scale mix of SeqTR and SMCIM, without the images that are measured on: ``deixis data make mixed``.
 
-The folder holds ``train.jsonl`` (`deixis.data.readers.jsonl`) and ``mix.json``, which tells what went in, what was left
+The folder holds ``train.jsonl`` (`deixis.data.formats.jsonl`) and ``mix.json``, which tells what went in, what was left
 out and on whose account. An image's id names its collection, as ids of several count alike:
-`deixis.data.checks.image_keys`.
+`deixis.data.image_keys`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from deixis.data import open_dataset, parse_dataset_spec
-from deixis.data.checks.exclusions import Exclusions, exclusions_of, read_exclusions
-from deixis.data.checks.image_keys import image_keys, join_keys
-from deixis.data.readers.jsonl import sample_of_line, write_jsonl
-from deixis.data.readers.packed_masks import pack_mask
-from deixis.data.readers.sample_table import SampleTable
+from deixis.data.exclusions import Exclusions, exclusions_of, read_exclusions
+from deixis.data.formats.jsonl import sample_of_line, write_jsonl
+from deixis.data.formats.packed_masks import pack_mask
+from deixis.data.formats.sample_table import SampleTable
+from deixis.data.image_keys import image_keys, join_keys
 from deixis.data.whole_file import whole_file
 from deixis.structures import Sample
 
@@ -102,7 +102,7 @@ def make_mixed(
         root: the folder of the data sets' files.
         out: the folder to write into; made where it is not there.
         parts: ``DATASET:SPLIT`` each, all of which must be there; by default those of `PARTS` that are.
-        exclude: further lists of images to leave out, see `deixis.data.checks.exclusions.read_exclusions`.
+        exclude: further lists of images to leave out, see `deixis.data.exclusions.read_exclusions`.
         keep_measured: leave in the images of `MEASURED`.
         progress: called with (done, in all) for each part.
 

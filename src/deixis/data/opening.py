@@ -24,7 +24,7 @@ Opener = Callable[[str, str | None, str | Path | None, int | None], Sequence[Sam
 
 def open_refer_release(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
     """A data set of the `refer` release, by its name."""
-    from deixis.data.readers.refer import open_refer
+    from deixis.data.formats.refer import open_refer
 
     dataset, split_by = REFER[name]
     if root is None:
@@ -48,7 +48,7 @@ def open_public(name: str, split: str | None, root: str | Path | None, limit: in
         folder = root / "grefcoco" if name == "grefcoco" and not (root / "grefs(unc).json").is_file() else root
         return open_form(name, folder, split, root, limit, need_images=True)
     suffix = {"transvg": ".pth", "mcn": ".txt"}.get(name, ".json")
-    from deixis.data.readers.detect import find_file
+    from deixis.data.formats.detect import find_file
 
     by_key = root / "instances.json"  # a SeqTR file holds all splits
     path = by_key if name == "seqtr" and by_key.is_file() else find_file(root, suffix, split or "val", f"{name} file")
@@ -57,11 +57,11 @@ def open_public(name: str, split: str | None, root: str | Path | None, limit: in
 
 def open_json(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
     """A JSON file, whose form its head tells."""
-    from deixis.data.readers.detect import json_form
+    from deixis.data.formats.detect import json_form
 
     form = json_form(name)
     if form == "coco":
-        from deixis.data.written import WrittenPhrases
+        from deixis.data.captions.written import WrittenPhrases
 
         return WrittenPhrases(name, root, split=split or "test", limit=limit)
     return open_form(form, Path(name), split, root, limit)
@@ -69,7 +69,7 @@ def open_json(name: str, split: str | None, root: str | Path | None, limit: int 
 
 def default_json_split(name: str) -> str | None:
     """The split of a JSON file that is opened where none is named."""
-    from deixis.data.readers.detect import json_form
+    from deixis.data.formats.detect import json_form
 
     try:
         form = json_form(name)
@@ -90,8 +90,8 @@ def open_text(name: str, split: str | None, root: str | Path | None, limit: int 
 
 def open_folder(name: str, split: str | None, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
     """A folder, whose form its files tell."""
+    from deixis.data.formats.detect import folder_form
     from deixis.data.packed.reading import is_pack, open_pack
-    from deixis.data.readers.detect import folder_form
 
     folder = Path(name)
     if is_pack(folder):
@@ -119,40 +119,40 @@ def open_form(
 ) -> Sequence[Sample]:
     """A file or folder of a known form."""
     if form == "transvg":
-        from deixis.data.readers.transvg import read_transvg
+        from deixis.data.formats.transvg import read_transvg
 
         return _of_split(read_transvg(path, root, limit=limit, need_images=need_images), split)
     if form == "mcn":
-        from deixis.data.readers.mcn_lines import read_mcn_lines
+        from deixis.data.formats.mcn_lines import read_mcn_lines
 
         return _of_split(read_mcn_lines(path, root, limit=limit, need_images=need_images), split)
     if form == "mdetr":
-        from deixis.data.readers.mdetr import read_mdetr
+        from deixis.data.formats.mdetr import read_mdetr
 
         return _of_split(read_mdetr(path, root, limit=limit, need_images=need_images), split)
     if form == "seqtr":
-        from deixis.data.readers.seqtr import read_seqtr
+        from deixis.data.formats.seqtr import read_seqtr
 
         return read_seqtr(path, root, split or "val", limit=limit, need_images=need_images)
     if form == "grefcoco":
-        from deixis.data.readers.grefcoco import read_grefcoco
+        from deixis.data.formats.grefcoco import read_grefcoco
 
         return read_grefcoco(path, split or "val", root, limit=limit, need_images=need_images)
     if form == "flickr30k":
-        from deixis.data.readers.flickr30k import read_flickr30k
+        from deixis.data.formats.flickr30k import read_flickr30k
 
         return read_flickr30k(path, split or "val", root, limit=limit, need_images=need_images)
     if form == "vg":
-        from deixis.data.readers.visual_genome import read_visual_genome
+        from deixis.data.formats.visual_genome import read_visual_genome
 
         return read_visual_genome(path, split or "all", root, limit=limit, need_images=need_images)
-    from deixis.data.readers.hf_datasets import read_hf_dataset
+    from deixis.data.formats.hf_datasets import read_hf_dataset
 
     return read_hf_dataset(path, split, root, limit=limit)
 
 
 def _open_release_folder(folder: Path, split: str, root: str | Path | None, limit: int | None) -> Sequence[Sample]:
-    from deixis.data.readers.refer import SPLITS, open_refer
+    from deixis.data.formats.refer import SPLITS, open_refer
 
     files = sorted(folder.glob("refs(*).p"))
     dataset = folder.resolve().name
@@ -175,6 +175,6 @@ def _of_split(samples: Sequence[Sample], split: str | None) -> Sequence[Sample]:
         return samples
     if split not in splits:
         raise ValueError(f"expected the split {split!r}, got a file of {sorted(splits)!r}; choose one of these")
-    from deixis.data.readers.jsonl import ReadSamples
+    from deixis.data.formats.jsonl import ReadSamples
 
     return ReadSamples([one for one in samples if one.split == split], getattr(samples, "problems", ()))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.data.attributes import word_labels
-from deixis.language.phrases import VisibleInstance
+from deixis.data.captions.writing import VisibleInstance
 from deixis.structures import BoxXyxy, Instance
 
 

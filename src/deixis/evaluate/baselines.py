@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deixis.evaluate.metrics import SampleScore, Tally, score_sample
 from deixis.geometry.boxes import box_area, box_iou, xyxy_from_cxcywh
 from deixis.geometry.masks import read_mask
-from deixis.metrics import SampleScore, Tally, score_sample
 from deixis.structures import BoxXyxy, Instance, Mask, Sample
 
 _MAX_CANDIDATES = 2000

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deixis.evaluate.metrics import RIGHT, SampleScore
+from deixis.evaluate.metrics.bootstrap import REPLICATES, intervals
+from deixis.evaluate.metrics.calibration import calibration_error, reliability, risk_coverage
+from deixis.evaluate.metrics.table import ScoreTable
 from deixis.evaluate.prediction_log import Prediction
-from deixis.metrics import RIGHT, SampleScore
-from deixis.metrics.bootstrap import REPLICATES, intervals
-from deixis.metrics.calibration import calibration_error, reliability, risk_coverage
-from deixis.metrics.table import ScoreTable
 
 
 def calibration_report(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
@@ -25,9 +25,9 @@ def calibration_report(predictions: Sequence[Prediction]) -> dict[str, Any] | No
     Returns:
         ``n`` and ``right``, the share of right answers; ``expected_calibration_error``, and the same
         ``..._with_absent`` where phrases that mean nothing in their image were asked too; ``bins`` of
-        `deixis.metrics.calibration.reliability`; ``agreement``, error and bins of the agreement; ``risk_coverage`` by
-        ``score`` and by ``agreement``, of `deixis.metrics.calibration.risk_coverage`. What is of the agreement is None
-        for a model with one branch.
+        `deixis.evaluate.metrics.calibration.reliability`; ``agreement``, error and bins of the agreement;
+        ``risk_coverage`` by ``score`` and by ``agreement``. What is of the agreement is None for a model with one
+        branch.
     """
     judged = [(one, right) for one in predictions if (right := is_right(one)) is not None]
     if not judged:

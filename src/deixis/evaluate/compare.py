@@ -13,13 +13,13 @@ import numpy as np
 from deixis.data.whole_file import whole_file
 from deixis.evaluate.calibration import is_right
 from deixis.evaluate.evaluate import EvaluationResult, evaluate_command_result, score_table
+from deixis.evaluate.metrics.bootstrap import REPLICATES, Interval, paired_difference
+from deixis.evaluate.metrics.slices import SLICES, parts_of
+from deixis.evaluate.metrics.sums import RATIOS
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
-from deixis.evaluate.reports import html_page
-from deixis.evaluate.reports.gallery import answer_picture, notes_on, quality, target_picture
-from deixis.evaluate.reports.report import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
-from deixis.metrics.bootstrap import REPLICATES, Interval, paired_difference
-from deixis.metrics.slices import SLICES, parts_of
-from deixis.metrics.sums import RATIOS
+from deixis.evaluate.report import html_page
+from deixis.evaluate.report.gallery import answer_picture, notes_on, quality, target_picture
+from deixis.evaluate.report.markdown import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
 from deixis.structures import Sample
 
 Pair = tuple[Prediction, Prediction]

@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 from deixis.config import SUPPRESSIONS
 from deixis.evaluate.baselines import Case, measure_baselines
 from deixis.evaluate.calibration import calibration_report, found_report
+from deixis.evaluate.metrics import Tally
+from deixis.evaluate.metrics.bootstrap import Interval, intervals
+from deixis.evaluate.metrics.slices import SLICES, length_bounds, report_slices
+from deixis.evaluate.metrics.sums import RATIOS
+from deixis.evaluate.metrics.table import ScoreTable
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
 from deixis.evaluate.processes import Task, parts_by_processes
 from deixis.evaluate.ranks import Ranks, torchrun_ranks
-from deixis.evaluate.reports.report import format_table, write_report
+from deixis.evaluate.report.markdown import format_table, write_report
 from deixis.evaluate.running import (
     AbsentPhrases,
     Asker,
@@ -31,11 +36,6 @@ from deixis.evaluate.running import (
     clip_to_image,
     runs_of_one_image,
 )
-from deixis.metrics import Tally
-from deixis.metrics.bootstrap import Interval, intervals
-from deixis.metrics.slices import SLICES, length_bounds, report_slices
-from deixis.metrics.sums import RATIOS
-from deixis.metrics.table import ScoreTable
 from deixis.structures import Sample
 from deixis.verdict import FOUND_SCORE
 
@@ -69,7 +69,7 @@ class EvaluationResult:
     ci95: Mapping[str, Interval | None] = field(default_factory=dict)
     """The intervals of ``tally``'s metrics, by bootstrap over images."""
     slices: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """Of `deixis.metrics.slices.report_slices`."""
+    """Of `deixis.evaluate.metrics.slices.report_slices`."""
     found: dict[str, Any] = field(default_factory=dict)
     """Of `deixis.evaluate.calibration.found_report`."""
     found_score: float = FOUND_SCORE
@@ -324,7 +324,7 @@ def _digest(grounder: Any) -> str:  # noqa: ANN401  a grounder or anything alike
 def _write_all(
     result: EvaluationResult, folder: Path, log: PredictionLog, samples: Sequence[Sample], grounder: GrounderLike
 ) -> None:
-    from deixis.evaluate.reports.html_report import write_html
+    from deixis.evaluate.report.html_report import write_html
 
     write_html(result, folder / "report.html", log, samples, grounder)
     write_report(result, folder)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, cast
 
 from deixis.data.annotation_fields import four_numbers, parse_json
 from deixis.data.whole_file import whole_file
-from deixis.metrics import SampleScore
+from deixis.evaluate.metrics import SampleScore
 from deixis.structures import BoxXyxy, Rle
 
 
@@ -57,7 +57,7 @@ class Prediction:
     shown_px: int | None = None
     """The area of the mask that the model gives, where the phrase means nothing."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """In which part of each of `deixis.metrics.slices.SLICES` it is."""
+    """In which part of each of `deixis.evaluate.metrics.slices.SLICES` it is."""
     absent: Absent | None = None
 
     def sample_score(self) -> SampleScore:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deixis.evaluate.metrics.slices import length_bounds
 from deixis.evaluate.prediction_log import Prediction
 from deixis.evaluate.running import AbsentPhrases, Asker, Part
-from deixis.metrics.slices import length_bounds
 from deixis.structures import Sample
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.evaluate.baselines import Case
+from deixis.evaluate.metrics import score_sample
+from deixis.evaluate.metrics.slices import SLICES, labels_of
 from deixis.evaluate.prediction_log import Absent, Logged, Prediction
 from deixis.geometry.boxes import clip_box
 from deixis.geometry.images import ImageSource
 from deixis.geometry.masks import encode_rle, read_mask
 from deixis.language.phrase_kind import phrase_kind, words_said
 from deixis.language.synonyms import is_surely_absent
-from deixis.metrics import score_sample
-from deixis.metrics.slices import SLICES, labels_of
 from deixis.structures import BoxXyxy, Sample
 
 SceneT = TypeVar("SceneT")
@@ -130,7 +130,7 @@ class Asker:
     grounder: GrounderLike
     dataset: Sequence[Sample]
     length_bounds: tuple[int, int, int]
-    """Of `deixis.metrics.slices.length_bounds`."""
+    """Of `deixis.evaluate.metrics.slices.length_bounds`."""
     absent: AbsentPhrases | None = None
     """One of these is asked of every image too."""
     cases: bool = True

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.config import SUPPRESSIONS
+from deixis.evaluate.metrics import MASK_THRESHOLDS, Tally, score_sample
 from deixis.geometry.images import Letterbox
-from deixis.metrics import MASK_THRESHOLDS, Tally, score_sample
 from deixis.models.suppression import MASK_THRESHOLD, finish_mask
 from deixis.structures import BoxXyxy
 

@@ -10,7 +10,7 @@ import torch
 
 from deixis.grounder import Scene
 from deixis.language.tokenizers import PhraseTokenizer
-from deixis.models.smcim import SmcimModel, SmcimScene
+from deixis.models.smcim.model import SmcimModel, SmcimScene
 
 
 def words_reaching_cls(scene: Scene, phrase: str) -> list[tuple[str, float]]:

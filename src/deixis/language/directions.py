@@ -1,4 +1,7 @@
-"""Left and right in phrases: mirror them with the image, whole words only; `deixis.language.truth` says when not to."""
+"""Left and right in phrases: mirror them with the image, whole words only.
+
+`deixis.language.invariance` says when not to.
+"""
 
 from __future__ import annotations
 

@@ -126,8 +126,8 @@ def main() -> None:
     made = recipe_of_json(told["recipe"])
     import torch
 
-    from deixis.train.batches import batches
-    from deixis.train.starting import in_steps, start_data
+    from deixis.train.batch_loader import batches
+    from deixis.train.setup import in_steps, start_data
     from deixis.train.trainer import Trainer, canvas_rules
 
     if told["limit"] is not None and not torch.cuda.is_available():  # a GPU says itself when it is full

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deixis.evaluate.metrics.calibration import calibration_error
 from deixis.geometry.boxes import box_iou
 from deixis.grounder import Grounder
 from deixis.language.synonyms import is_surely_absent
-from deixis.metrics.calibration import calibration_error
 from deixis.progress import progress_over
 from deixis.structures import Sample
 from deixis.train.state import write_whole

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from deixis.charts import Axis, round_axis
 from deixis.drawing import COLOURS
-from deixis.plots import Axis, round_axis
 
 Curve = list[tuple[int, float]]
 """Steps and values, steps rising."""

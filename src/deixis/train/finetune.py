@@ -14,18 +14,18 @@ import torch
 
 from deixis.data import open_dataset
 from deixis.data.scenes import open_scenes
+from deixis.evaluate.metrics import Tally
 from deixis.grounder import Grounder
 from deixis.hub import Checkpoint, load_checkpoint, save_checkpoint
-from deixis.metrics import Tally
 from deixis.models.base import GroundingModel
 from deixis.structures import Sample
+from deixis.train.distributed import Group, process_group
 from deixis.train.own_data import TRAIN, VALIDATION, canvas_for, write_parts
-from deixis.train.parallel import Group, process_group
 from deixis.train.recipes import Recipe, recipe_of_json
-from deixis.train.starting import in_steps, start_data
+from deixis.train.run_logging import Watch
+from deixis.train.setup import in_steps, start_data
 from deixis.train.state import STATE, check_run_folder, clear_leftovers, write_whole
 from deixis.train.trainer import Trainer, loop, notes, recorded
-from deixis.train.watching import Watch
 
 Measure = Callable[[Grounder, Sequence[Sample]], Tally]
 """Asks a grounder all samples and counts: the evaluator, which stands beside training and not below it."""

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deixis import losses
 from deixis.data.attributes import WORD_GROUPS
 from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
+from deixis.models import losses
 
 
 class Objective(ABC):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from deixis.data import open_dataset, parse_dataset_spec
-from deixis.data.readers.image_sizes import image_hw
-from deixis.data.readers.jsonl import write_jsonl
+from deixis.data.formats.image_sizes import image_hw
+from deixis.data.formats.jsonl import write_jsonl
 from deixis.grounder import canvas_side
 from deixis.structures import Sample
 from deixis.train.recipes import Recipe

@@ -21,10 +21,10 @@ from deixis.data.attributes import WORD_GROUPS
 from deixis.data.epochs import Epochs
 from deixis.data.loading import TOKEN_STRIDE, CanvasRules, Mixture, TrainingBatch
 from deixis.data.rehearsed import joined
-from deixis.models.deixis import DeixisModel
-from deixis.models.proposals import Proposals
+from deixis.models.deixis.model import DeixisModel
+from deixis.models.deixis.proposals import Proposals
 from deixis.progress import progress_report
-from deixis.train.batches import batches
+from deixis.train.batch_loader import batches
 from deixis.train.layouts import Layouts
 from deixis.train.objectives import bring, device_of, pixels_of
 from deixis.train.recipes import Recipe

@@ -71,7 +71,7 @@ class Recipe:
     See ``flavour`` for one alone.
     """
     augment: str = ""
-    """With ``phrased``: a pipeline of `deixis.data.pipelines` that every picture and its phrase go through, or none."""
+    """With ``phrased``: a pipeline of `deixis.data.augment.pipelines` for every picture and its phrase, or none."""
     one_per: str = "referent"
     """With ``phrased``, what an epoch goes through: every ``referent`` or every ``image`` with ``phrases`` of its
     expressions drawn at random, or every ``expression``.

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis import losses
 from deixis.data.attributes import NUM_WORDS
 from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
-from deixis.models.smcim import SmcimModel
+from deixis.models import losses
+from deixis.models.smcim.model import SmcimModel
 from deixis.train.objectives import Objective, bring, device_of, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 

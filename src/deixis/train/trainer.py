@@ -25,23 +25,24 @@ from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
-from deixis.models.deixis import DeixisModel
-from deixis.models.mcn import McnModel
-from deixis.models.smcim import SmcimModel
+from deixis.models.deixis.model import DeixisModel
+from deixis.models.mcn.model import McnModel
+from deixis.models.smcim.model import SmcimModel
 from deixis.progress import progress_report
 from deixis.structures import Sample
-from deixis.train.batches import STOP_SIGNALS, Steps, batches
+from deixis.train.batch_loader import STOP_SIGNALS, Steps, batches
 from deixis.train.deixis_objective import DeixisObjective
+from deixis.train.distributed import ALONE, Group, process_group
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.objectives import Objective
 from deixis.train.optimisers import build_optimiser, learning_rate_factor, set_learning_rate
-from deixis.train.parallel import ALONE, Group, process_group
 from deixis.train.parts import merged, scaled, split_batch
 from deixis.train.pool import Pool, fill_pool
 from deixis.train.precision import uses_bfloat16
 from deixis.train.recipes import Recipe, batch_note
+from deixis.train.run_logging import SHOWN_PICTURES, SKIPPED, Watch, forget_after, log_line
+from deixis.train.setup import in_steps, start_data, start_model
 from deixis.train.smcim_objective import NEGATIVE_TOTAL, SelfPacing, SmcimObjective
-from deixis.train.starting import in_steps, start_data, start_model
 from deixis.train.state import (
     STATE,
     check_run_folder,
@@ -52,7 +53,6 @@ from deixis.train.state import (
     write_state,
     write_whole,
 )
-from deixis.train.watching import SHOWN_PICTURES, SKIPPED, Watch, forget_after, log_line
 
 __all__ = ["Trainer", "forget_after", "log_line", "notes", "recorded", "run", "write_whole"]
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deixis.data import open_dataset
+from deixis.data.augment.pipelines import PIPELINES
 from deixis.data.epochs import Epochs
+from deixis.data.formats.jsonl import ReadSamples
 from deixis.data.packed.columns import Texts, check_places, check_starts, pack_texts, read_columns, write_columns
 from deixis.data.packed.reading import damage, open_pack
 from deixis.data.packed.sample_columns import shrink_mask
 from deixis.data.packed.writer import shrink, write_pack
-from deixis.data.pipelines import PIPELINES
-from deixis.data.readers.jsonl import ReadSamples
 from deixis.geometry.images import letterbox
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.data.annotation_fields import parse_json, shorten
+from deixis.data.formats.image_folders import safe_name
 from deixis.data.packed.columns import Columns, Texts, check_places, check_starts, read_columns
-from deixis.data.readers.image_folders import safe_name
 from deixis.geometry.images import MAX_PIXELS
 from deixis.structures import BoxXyxy, Instance, Mask, Sample
 

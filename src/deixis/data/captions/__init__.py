@@ -1,0 +1,1 @@
+"""Phrases written for annotated things: facts, words, choice."""

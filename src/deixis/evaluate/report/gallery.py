@@ -1,0 +1,153 @@
+"""Which samples are worth looking at, and their pictures: target, answer, and where the model looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from deixis.attention_drawing import draw_attention
+from deixis.drawing import Mark, draw_marks
+from deixis.evaluate.metrics import RIGHT
+from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.report import html_page
+from deixis.geometry.images import ImageSource, read_image
+from deixis.geometry.masks import decode_rle, read_mask
+from deixis.structures import Rle, Sample
+from deixis.verdict import FOUND_SCORE, score_in_words, verdict_of
+
+Named = list[tuple[str, Image.Image]]
+
+
+def choose_cases(predictions: Sequence[Prediction], count: int = 6) -> dict[str, list[Prediction]]:
+    """The best, the worst, and the inconsistent answers (box right and mask wrong, or the reverse), by title.
+
+    Each image stands once under a title. Of answers that are equally wrong the surest come first. "False alarms" are
+    samples whose images were said to hold what they surely lack.
+    """
+    judged = [one for one in predictions if quality(one) is not None]
+    torn = [one for one in judged if one.iou is not None and one.mask_iou is not None]
+    torn = [one for one in torn if ((one.iou or 0) > RIGHT) != ((one.mask_iou or 0) > RIGHT)]
+    fooled = [one for one in predictions if one.absent is not None and one.absent.found]
+    chosen = {
+        "Worst": _first(judged, lambda one: (quality(one), -one.score), count),
+        "Box and mask disagree": _first(torn, lambda one: -abs((one.iou or 0) - (one.mask_iou or 0)), count),
+        "False alarms": _first(fooled, lambda one: -one.absent.score if one.absent else 0, count),
+        "Best": _first(judged, lambda one: (-(quality(one) or 0), -one.score), count),
+    }
+    return {title: ones for title, ones in chosen.items() if ones}
+
+
+def quality(prediction: Prediction) -> float | None:
+    """The mean of the IoUs that there are; None where there is none."""
+    known = [value for value in (prediction.iou, prediction.mask_iou) if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def show_cases(
+    chosen: Sequence[Prediction],
+    samples: Sequence[Sample],
+    log: PredictionLog,
+    grounder: Any,  # noqa: ANN401
+    found_score: float = FOUND_SCORE,
+) -> str:
+    """HTML of these samples; one whose image can no longer be read is left out.
+
+    Args:
+        chosen: whose answers are in the log.
+        samples: the data set.
+        log: has the masks.
+        grounder: is asked where it looked, if it can tell; None for no such pictures.
+        found_score: what the model records, see `deixis.verdict`.
+    """
+    masks = log.masks(one.index for one in chosen)
+    figures = []
+    for one in chosen:
+        try:
+            sample = samples[one.index]
+            answer = answer_picture(sample, one, masks[one.index], found_score=found_score)
+            pictures = [target_picture(sample, one), answer]
+            pictures += _attention(sample.image, one.phrase, grounder)
+        except (ValueError, OSError):
+            continue
+        figures.append(html_page.case(one.phrase, [*notes_on(one, found_score), f"sample {one.id}"], pictures))
+    return html_page.cases(figures)
+
+
+def show_false_alarms(chosen: Sequence[Prediction], samples: Sequence[Sample], grounder: Any) -> str:  # noqa: ANN401
+    """HTML of what the model found where the phrase means nothing, asked anew."""
+    figures = []
+    for one in chosen:
+        if one.absent is None:
+            continue
+        try:
+            image = samples[one.index].image
+            answer = grounder.look(image).ground_all([one.absent.phrase])[0]
+            mark = Mark(text=f"{answer.score:.2f}", box_xyxy_px=answer.box, mask=answer.mask)
+            pictures = [
+                ("answer", draw_marks(read_image(image), [mark])),
+                *_attention(image, one.absent.phrase, grounder),
+            ]
+        except (ValueError, OSError):
+            continue
+        note = f"score {one.absent.score:.2f}; this phrase is of another image"
+        figures.append(html_page.case(one.absent.phrase, [note, f"image {one.image_id}"], pictures))
+    return html_page.cases(figures)
+
+
+def target_picture(sample: Sample, prediction: Prediction) -> tuple[str, Image.Image]:
+    """The image with what is meant."""
+    mask = None if sample.mask is None else read_mask(sample.mask, prediction.hw)
+    words = "target" if prediction.target_box is not None else "nothing is meant"
+    mark = Mark(text=words, box_xyxy_px=prediction.target_box, mask=mask)
+    return "target", draw_marks(read_image(sample.image), [mark])
+
+
+def answer_picture(
+    sample: Sample, prediction: Prediction, mask: Rle | None, name: str = "answer", *, found_score: float = FOUND_SCORE
+) -> tuple[str, Image.Image]:
+    """The image with what the model says."""
+    box = prediction.box
+    mark = Mark(
+        text=score_in_words(prediction.score, verdict_on(prediction, found_score)),
+        box_xyxy_px=None if box is None else (box[0], box[1], box[2], box[3]),
+        mask=None if mask is None else decode_rle(mask),
+    )
+    return name, draw_marks(read_image(sample.image), [mark])
+
+
+def verdict_on(prediction: Prediction, found_score: float) -> str:
+    """What the answer is called, one of `deixis.verdict.VERDICTS`."""
+    return verdict_of(prediction.score, found_score, found=prediction.found)
+
+
+def notes_on(prediction: Prediction, found_score: float = FOUND_SCORE) -> list[str]:
+    """Its figures in words, and its verdict."""
+    known: Iterable[tuple[str, float | None]] = (
+        ("box IoU", prediction.iou), ("mask IoU", prediction.mask_iou),
+        ("score", prediction.score), ("agreement", prediction.agreement),
+    )  # fmt: skip
+    told = ", ".join(f"{name} {value:.2f}" for name, value in known if value is not None)
+    return [f"{told}, {verdict_on(prediction, found_score)}"]
+
+
+def _attention(source: ImageSource, phrase: str, grounder: Any) -> Named:  # noqa: ANN401
+    scene = None if grounder is None else grounder.look(source)
+    if not hasattr(scene, "attention"):
+        return []
+    maps: Mapping[str, Any] = scene.attention(phrase)  # pyright: ignore[reportOptionalMemberAccess]
+    image = read_image(source)
+    return [
+        (f"where it looked for the {name}", draw_attention(image, {name: one}, phrase)) for name, one in maps.items()
+    ]
+
+
+def _first(predictions: Iterable[Prediction], key: Callable[[Prediction], Any], count: int) -> list[Prediction]:
+    """The first few in the order of ``key``, each image once."""
+    chosen: dict[str, Prediction] = {}
+    for one in sorted(predictions, key=lambda prediction: (key(prediction), prediction.index)):
+        if len(chosen) == count:
+            break
+        chosen.setdefault(one.image_id, one)
+    return list(chosen.values())

@@ -1,1 +1,0 @@
-"""``deixis score``: files of answers that any model gave."""

@@ -1,0 +1,117 @@
+"""What a data set wants of a model, without its pictures: enough to score answers that were given elsewhere."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deixis.data import REFER, open_dataset
+from deixis.evaluate.evaluate import clip_to_image
+from deixis.evaluate.metrics.slices import labels_of, length_bounds
+from deixis.geometry.images import FORMATS
+from deixis.language.phrase_kind import phrase_kind, words_said
+from deixis.structures import BoxXyxy, Mask, Sample
+
+_ORIENTATION_TAG = 0x0112
+_TURNED = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What the right answer to one sample is."""
+
+    id: str
+    image_id: str
+    box_xyxy_px: BoxXyxy | None
+    """None where the phrase means nothing in the image."""
+    mask: Mask | None
+    hw: tuple[int, int] | None
+    """(height, width) of the image; None where nobody says and the image is not there."""
+    labels: tuple[str | None, ...]
+    """Of `deixis.evaluate.metrics.slices.labels_of`."""
+
+
+def open_for_scoring(name: str, split: str | None, root: Path | None) -> Sequence[Sample]:
+    """Open a data set; the images of public releases need not be there.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: the name, the split or a file is wrong.
+    """
+    if name in REFER and root is not None and split is not None:
+        from deixis.data.formats.refer import open_refer
+
+        return open_refer(root, *REFER[name], split, need_images=False)
+    return open_dataset(name, split=split, root=root)
+
+
+def read_targets(dataset: Sequence[Sample], name: str, problems: list[str]) -> dict[str, Target]:
+    """The targets by their samples' ids, in the order of the data set.
+
+    Args:
+        dataset: every sample is asked for once.
+        name: of the data set, for the groups by length.
+        problems: gets a sentence for each sample that cannot be used, which is left out.
+
+    Raises:
+        ValueError: two samples have one id.
+    """
+    targets: dict[str, Target] = {}
+    sizes: dict[Path, tuple[int, int] | None] = {}
+    bounds = length_bounds(name)
+    for index in range(len(dataset)):
+        try:
+            sample = dataset[index]
+            hw = _image_hw(dataset, index, sample, sizes)
+            sample = sample if hw is None else clip_to_image(sample, hw)
+        except (ValueError, OSError) as error:
+            problems.append(f"sample number {index}: {error}; left out")
+            continue
+        if sample.id in targets:
+            raise ValueError(f"expected an id of its own for every sample, got {sample.id!r} twice; renumber the data")
+        kind, words = phrase_kind(sample.phrase, sample.kind), words_said(sample.phrase)
+        targets[sample.id] = Target(
+            id=sample.id,
+            image_id=sample.image_id,
+            box_xyxy_px=sample.box_xyxy_px,
+            mask=sample.mask,
+            hw=hw,
+            labels=labels_of(sample, bounds, kind, words=words, hw=hw),
+        )
+    return targets
+
+
+def _image_hw(
+    dataset: Sequence[Sample], index: int, sample: Sample, sizes: dict[Path, tuple[int, int] | None]
+) -> tuple[int, int] | None:
+    """From the data set where it knows, else from the image, else from the mask."""
+    known = getattr(dataset, "image_hw", None)
+    if known is not None:
+        return known(index)
+    image = sample.image
+    if isinstance(image, np.ndarray):
+        return image.shape[0], image.shape[1]
+    if image not in sizes:
+        sizes[image] = _header_hw(image)
+    size = sample.mask.get("size") if isinstance(sample.mask, Mapping) else None
+    return sizes[image] or (None if size is None else (size[0], size[1]))
+
+
+def _header_hw(path: Path) -> tuple[int, int] | None:
+    """(height, width) of an image as it is shown, of which only the header is read; None where it cannot be."""
+    try:
+        if not path.is_file():
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
+    except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, Image.DecompressionBombError):
+        return None
+    return (width, height) if turned else (height, width)

@@ -1,0 +1,1 @@
+"""MCN, the Multi-task Collaborative Network (CVPR 2020)."""

@@ -1,0 +1,170 @@
+"""What a data set is like: lengths of phrases, sizes of boxes, words of place, vocabulary, categories."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deixis.data.captions.statistics import measure_words, words_of
+from deixis.data.formats.image_sizes import image_hw
+from deixis.structures import Sample
+
+SMALL_PX, MEDIUM_PX = 32, 96
+"""COCO's bounds: a box is small below 32 x 32 pixels, large from 96 x 96 on."""
+BINS = 20
+_SHOWN = 30
+
+
+@dataclass
+class DatasetStatistics:
+    """Counts over the samples of a data set. ``samples + left_out`` is how many there are."""
+
+    samples: int = 0
+    left_out: int = 0
+    nothing: int = 0
+    """Phrases that mean nothing in their image."""
+    masks: int = 0
+    images: Counter[str] = field(default_factory=Counter)
+    """Phrases by image."""
+    splits: Counter[str] = field(default_factory=Counter)
+    categories: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    vocabulary: Counter[str] = field(default_factory=Counter)
+    phrases: list[list[str]] = field(default_factory=list)
+    """The words of each phrase."""
+    areas_px: list[float] = field(default_factory=list)
+    side_shares: list[float] = field(default_factory=list)
+    """Of each box in an image of known size the square root of its share of the image, 0..1."""
+    problems: list[str] = field(default_factory=list)
+
+    def lengths(self) -> dict[int, int]:
+        """Phrases by number of words."""
+        return dict(sorted(Counter(map(len, self.phrases)).items()))
+
+    def phrases_an_image(self) -> dict[int, int]:
+        """Images by number of phrases."""
+        return dict(sorted(Counter(self.images.values()).items()))
+
+    def side_histogram(self) -> list[int]:
+        """Boxes by `side_shares`, in `BINS` bins of one width from 0 to 1."""
+        bins = Counter(min(int(share * BINS), BINS - 1) for share in self.side_shares)
+        return [bins[one] for one in range(BINS)]
+
+    def words_for(self, share: float) -> int:
+        """How many of the most frequent words make up that share of all words."""
+        wanted, count = share * self.vocabulary.total(), 0
+        for number, (_, times) in enumerate(self.vocabulary.most_common(), start=1):
+            count += times
+            if count >= wanted:
+                return number
+        return 0
+
+    def sizes(self) -> dict[str, int]:
+        """Boxes that are small, medium and large in pixels of their image."""
+        small = sum(area < SMALL_PX**2 for area in self.areas_px)
+        large = sum(area >= MEDIUM_PX**2 for area in self.areas_px)
+        return {"small": small, "medium": len(self.areas_px) - small - large, "large": large}
+
+    def report(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; figures that nothing is known for are null."""
+        counts = list(self.images.values())
+        shares = {name: value for name, value, _ in measure_words(self.phrases)} if self.phrases else {}
+        return {
+            "samples": self.samples,
+            "left_out": self.left_out,
+            "nothing_meant": self.nothing,
+            "with_mask": self.masks,
+            "images": len(counts),
+            "splits": dict(self.splits.most_common()),
+            "phrases_an_image": {**_spread(counts), "histogram": self.phrases_an_image()},
+            "words": {**_spread([len(one) for one in self.phrases]), "histogram": self.lengths()},
+            "phrases": shares,
+            "boxes": {**self.sizes(), "side_share": _spread(self.side_shares), "histogram": self.side_histogram()},
+            "vocabulary": {
+                "words": len(self.vocabulary),
+                "once": sum(times == 1 for times in self.vocabulary.values()),
+                "for_half": self.words_for(0.5),
+                "for_90_percent": self.words_for(0.9),
+                "most": self.vocabulary.most_common(_SHOWN),
+            },
+            "categories": dict(self.categories.most_common()),
+            "kinds": dict(self.kinds.most_common()),
+        }
+
+
+def measure_dataset(samples: Sequence[Sample], progress: Callable[[int, int], None] | None = None) -> DatasetStatistics:
+    """Look at every sample once; of image files no more than the head is read, once each.
+
+    A sample that cannot be read is counted in ``left_out`` and told in ``problems``. The size of a box as a share of
+    its image is left out where the image is not there.
+    """
+    found = DatasetStatistics()
+    sizes: dict[Path, tuple[int, int] | None] = {}
+    for number in range(len(samples)):
+        try:
+            sample = samples[number]
+        except (ValueError, OSError) as error:
+            found.left_out += 1
+            found.problems.append(f"sample {number}: {error}")
+            continue
+        finally:
+            if progress is not None:
+                progress(number + 1, len(samples))
+        _count(found, sample)
+        if sample.box_xyxy_px is not None:
+            _count_box(found, sample, _hw(samples, number, sample, sizes))
+    return found
+
+
+def _count(found: DatasetStatistics, sample: Sample) -> None:
+    words = words_of(sample.phrase)
+    found.samples += 1
+    found.phrases.append(words)
+    found.vocabulary.update(words)
+    found.images[sample.image_id] += 1
+    found.splits[sample.split] += 1
+    found.masks += sample.mask is not None
+    found.nothing += sample.box_xyxy_px is None
+    if sample.category is not None:
+        found.categories[sample.category] += 1
+    if sample.kind is not None:
+        found.kinds[sample.kind] += 1
+
+
+def _count_box(found: DatasetStatistics, sample: Sample, hw: tuple[int, int] | None) -> None:
+    assert sample.box_xyxy_px is not None
+    x1, y1, x2, y2 = sample.box_xyxy_px
+    found.areas_px.append((x2 - x1) * (y2 - y1))
+    if hw is not None:
+        found.side_shares.append(min(1.0, ((x2 - x1) * (y2 - y1) / (hw[0] * hw[1])) ** 0.5))
+
+
+def _hw(
+    samples: Sequence[Sample], number: int, sample: Sample, sizes: dict[Path, tuple[int, int] | None]
+) -> tuple[int, int] | None:
+    known: Callable[[int], tuple[int, int]] | None = getattr(samples, "image_hw", None)
+    if known is not None:
+        return known(number)
+    if not isinstance(sample.image, Path):
+        return image_hw(sample.image)
+    if sample.image not in sizes:
+        try:
+            sizes[sample.image] = image_hw(sample.image)
+        except (OSError, ValueError):
+            sizes[sample.image] = None
+    return sizes[sample.image]
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    if not values:
+        return dict.fromkeys(("mean", "median", "least", "most"))
+    return {
+        "mean": statistics.fmean(values),
+        "median": float(statistics.median(values)),
+        "least": min(values),
+        "most": max(values),
+    }

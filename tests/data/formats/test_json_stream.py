@@ -1,0 +1,78 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deixis.data.formats import json_stream
+from deixis.data.formats.json_stream import stream_json
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def gather(path):
+    """What the elements say, put together again."""
+    found = {}
+    for key, number, value in stream_json(path):
+        if number is None:
+            found[key] = value
+        else:
+            assert number == len(found.setdefault(key, []))
+            found[key].append(value)
+    return found
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=4), VALUES, max_size=4), st.integers(1, 9), st.sampled_from([None, 2])
+)
+def test_stream_json_when_read_in_small_pieces_then_the_same_document(tmp_path_factory, document, chunk, indent):
+    path = tmp_path_factory.getbasetemp() / "stream.json"
+    path.write_text(json.dumps(document, indent=indent, ensure_ascii=False), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "_CHUNK", chunk)
+        assert gather(path) == document
+
+
+@pytest.mark.parametrize(("text", "found"), [("[]", {"": []}), ("[1, [2]]", {"": [1, [2]]}), ("{}", {})])
+def test_stream_json_when_a_list_then_its_elements_under_no_key(tmp_path, text, found):
+    (tmp_path / "a.json").write_text("\ufeff " + text, encoding="utf-8")
+    assert gather(tmp_path / "a.json") == found
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it starts with ''"),
+        (b"3", "it starts with '3'"),
+        (b"[1, 2", "it breaks off"),
+        (b'{"a": [1', "it breaks off"),
+        (b'{"a" 1}', "stands where one of ':' is due"),
+        (b"{3: 1}", "a key is '3'"),
+        (b"[1] 2", "'2' follows its end"),
+        (b"[1 2]", "stands where one of ',]' is due"),
+        (b"[nothing]", "Expecting value"),
+        (b'["\xff"]', "no UTF-8"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"[" + b"9" * 5000 + b"]", "Exceeds the limit"),
+    ],
+)
+def test_stream_json_when_it_is_no_json_then_one_sentence(tmp_path, content, why):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match="expected JSON in ") as caught:
+        list(stream_json(tmp_path / "a.json"))
+    assert why in str(caught.value)
+
+
+def test_stream_json_when_an_element_never_ends_then_it_is_not_read_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_stream, "_CHUNK", 64)
+    monkeypatch.setattr(json_stream, "_MAX_ELEMENT", 256)
+    (tmp_path / "a.json").write_text('["' + "x" * 2000 + '"]')
+    with pytest.raises(ValueError, match="an element is longer than 256 letters"):
+        list(stream_json(tmp_path / "a.json"))
+    with pytest.raises(FileNotFoundError):
+        list(stream_json(tmp_path / "none.json"))
