@@ -46,7 +46,7 @@ def test_readme_python_when_run_then_box_mask_and_picture(tmp_path, monkeypatch,
 
 
 def test_readme_shell_line_when_run_then_status_0_and_a_picture(tmp_path, monkeypatch):
-    (line,) = [one for block in code_blocks("sh") for one in block.splitlines() if one.startswith("deixis ")]
+    line, *_ = [one for block in code_blocks("sh") for one in block.splitlines() if one.startswith("deixis ")]
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, shlex.split(line)[1:])
