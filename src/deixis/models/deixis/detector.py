@@ -156,7 +156,7 @@ def _places(like: Tensor, stride: int) -> Tensor:
 
 def _boxes(bins: Tensor, places: Tensor, side: int) -> Tensor:
     """Logits of distances [B, A, 4 * bins] to boxes xyxy [B, A, 4] as fractions of the canvas."""
-    share = bins.float().unflatten(-1, (4, _BINS)).softmax(-1)
-    distance = (share * torch.arange(_BINS, device=bins.device)).sum(-1) * places[:, 2:]
+    share = bins.float().transpose(1, 2).unflatten(1, (4, _BINS)).softmax(2)  # slow over a short last axis
+    distance = (share * torch.arange(_BINS, device=bins.device)[:, None]).sum(2).transpose(1, 2) * places[:, 2:]
     low, high = places[:, :2] - distance[..., :2], places[:, :2] + distance[..., 2:]
     return torch.cat([low, high], -1) / side

@@ -109,7 +109,8 @@ class ImageSide(nn.Module):
 
     def see(self, pixels: Tensor, content: Tensor) -> tuple[Pyramid, Detections, Proposals]:
         """``pixels`` [B, 3, S, S] RGB 0..1; ``content`` [B, 4] the picture's xyxy as fractions of the canvas."""
-        pyramid = self.encoder((pixels - self.pixel_mean) / self.pixel_std)
+        planar = pixels.contiguous()  # three numbers in a row are too few for vector units
+        pyramid = self.encoder((planar - self.pixel_mean) / self.pixel_std)
         seen = self.head(self.neck(pyramid))
         return pyramid, seen, self.propose(pixels, pyramid, seen, content)
 

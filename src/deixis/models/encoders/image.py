@@ -242,8 +242,12 @@ class _ShuffleUnit(nn.Module):
         else:
             kept, worked = x.chunk(2, 1)
         worked = self.branch2["3"](leaky(self.branch2["0"](worked)))
-        both = torch.cat([kept, leaky(self.branch2["5"](worked))], 1)
-        return both.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        return _interleaved(kept, leaky(self.branch2["5"](worked)))
+
+
+def _interleaved(a: Tensor, b: Tensor) -> Tensor:
+    """Channels of both by turns, as one copy that stays channels-last."""
+    return torch.stack([a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)], -1).flatten(-2).permute(0, 3, 1, 2)
 
 
 class ShuffleNetEncoder(nn.Module):
