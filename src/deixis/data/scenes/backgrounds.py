@@ -1,4 +1,4 @@
-"""Grounds to draw on, uint8 [size, size, 3]: plain, graded, patterned, and made to look like photographs."""
+"""Backgrounds for scenes, uint8 [size, size, 3]: plain, graded, patterned, and some that resemble photographs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _SKY = ((120, 168, 222), (176, 204, 230), (226, 214, 204), (150, 160, 176), (240
 
 
 def sample_background(size: int, rng: np.random.Generator, photos: Sequence[Path] = ()) -> NDArray[np.uint8]:
-    """Draw a random ground; with ``photos``, half of the grounds are cuts of those files.
+    """Draw a random background; with ``photos``, half of the backgrounds are crops of those files.
 
     Raises:
         FileNotFoundError, ValueError: a photo is missing or cannot be read.
     """
     if photos and rng.random() < 0.5:
         return _photo(photos[int(rng.integers(len(photos)))], size, rng)
-    chances = np.array([chance for _, chance in _GROUNDS])
-    draw = _GROUNDS[int(rng.choice(len(_GROUNDS), p=chances / chances.sum()))][0]
+    chances = np.array([chance for _, chance in _BACKGROUNDS])
+    draw = _BACKGROUNDS[int(rng.choice(len(_BACKGROUNDS), p=chances / chances.sum()))][0]
     return draw(size, rng)
 
 
 def _tone(rng: np.random.Generator, low: float = 30, high: float = 235) -> NDArray[np.float32]:
-    """A colour that is not loud: its three channels keep near one grey."""
+    """A muted colour: its three channels stay near one grey."""
     grey = rng.uniform(low, high)
     return np.clip(grey + rng.uniform(-32, 32, 3), 0, 255).astype(np.float32)
 
 
 def _clouds(size: int, rng: np.random.Generator, *, channels: int = 1, roughness: float = 0.55) -> NDArray[np.float32]:
-    """Noise of many scales with a spectrum as photographs have it (about 1/f): [size, size, channels], about -1..1."""
+    """Noise of many scales with about the 1/f spectrum of photographs: [size, size, channels], about -1..1."""
     side, gain = 4, 1.0
     field = rng.standard_normal((side, side, channels), dtype=np.float32)
     while side < size:
@@ -58,7 +58,7 @@ def _finish(pixels: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 
 
 def _half(size: int) -> int:
-    """Half the side: the finest octave of a ground is left to the sensor noise, which is drawn faster."""
+    """Half the side: sensor noise, which is faster to draw, supplies the finest octave."""
     return max(32, size // 2)
 
 
@@ -83,7 +83,7 @@ def _cloudy(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _wood(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Grain along one way, cut into planks."""
+    """Grain in one direction, cut into planks."""
     grain = _resized(_clouds(_half(size), rng, roughness=0.7), size)[..., 0]
     thin = max(4, size // 24)
     rows = np.asarray(Image.fromarray(grain[:, :thin].copy()).resize((size, size), Image.Resampling.BICUBIC))
@@ -106,7 +106,7 @@ def _tiles(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _landscape(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Sky above, rough ground below, a soft uneven horizon."""
+    """Sky above, rough ground below, with a soft uneven horizon."""
     small = _half(size)
     clouds = _clouds(small, rng)
     level = rng.uniform(0.25, 0.7)
@@ -136,7 +136,7 @@ def _out_of_focus(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _photo(path: Path, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A random square cut of a photo, at least half of its shorter side."""
+    """A random square crop of a photo, at least half as wide as its shorter side."""
     from deixis.geometry.images import read_image
 
     pixels = read_image(path)
@@ -147,7 +147,7 @@ def _photo(path: Path, size: int, rng: np.random.Generator) -> NDArray[np.uint8]
     return np.array(cut.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
-_GROUNDS: tuple[tuple[Callable[[int, np.random.Generator], NDArray[np.uint8]], float], ...] = (
+_BACKGROUNDS: tuple[tuple[Callable[[int, np.random.Generator], NDArray[np.uint8]], float], ...] = (
     (_plain, 0.12),
     (_gradient, 0.12),
     (_cloudy, 0.14),

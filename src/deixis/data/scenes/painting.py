@@ -1,4 +1,4 @@
-"""Paint placed things upon a background. Pillow does the pixels: its 8-bit loops are several times numpy's speed."""
+"""Paint placed instances on a background. Pillow does the pixels: its 8-bit loops are several times faster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
 from deixis.data.scenes.drawing import Drawing, Stamp
-from deixis.data.scenes.world import Thing
+from deixis.data.scenes.layout import SceneInstance
 
 RGB: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "red": ((212, 32, 38), (128, 8, 16)),
@@ -35,10 +35,10 @@ _NEUTRAL = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How one picture is drawn."""
+    """How one image is drawn."""
 
     rim: bool = False
-    """Draw a rim in the second tone around every thing, and not only where it would melt into the background."""
+    """Draw a rim in the second tone around every instance, not only where one would melt into the background."""
     shadow: bool = False
     light: float = 1.0
     """Factor on every pixel."""
@@ -59,25 +59,27 @@ class Style:
 
 
 def paint(drawing: Drawing, background: NDArray[np.uint8], style: Style, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Paint the things on a background uint8 [size, size, 3]; returns a new image of the same shape."""
+    """Paint the instances on a background uint8 [size, size, 3]; returns a new image of the same shape."""
     canvas = Image.fromarray(background)
-    for thing, stamp in zip(drawing.things, drawing.stamps, strict=True):
+    for instance, stamp in zip(drawing.instances, drawing.stamps, strict=True):
         if style.shadow:
             _paint_shadow(canvas, stamp)
-        _paint_thing(canvas, thing, stamp, style, rng)
+        _paint_instance(canvas, instance, stamp, style, rng)
     return np.array(_expose(canvas, style, rng))
 
 
-def _paint_thing(canvas: Image.Image, thing: Thing, stamp: Stamp, style: Style, rng: np.random.Generator) -> None:
-    """Paint one thing where its stamp is, in its tones and texture."""
+def _paint_instance(
+    canvas: Image.Image, instance: SceneInstance, stamp: Stamp, style: Style, rng: np.random.Generator
+) -> None:
+    """Paint one instance where its stamp is, in its tones and texture."""
     tint = rng.uniform(-9, 9, 3)
-    main, second = (_shade(tone, tint) for tone in RGB[thing.colour])
+    main, second = (_shade(tone, tint) for tone in RGB[instance.colour])
     look = Image.new("RGB", stamp.coverage.size, main)
-    if thing.texture != "plain":
-        look.paste(second, mask=Image.fromarray(_texture(thing, stamp, canvas.width, rng)))
-    if style.rim or _melts(canvas, stamp, (main,) if thing.texture == "plain" else (main, second)):
+    if instance.texture != "plain":
+        look.paste(second, mask=Image.fromarray(_texture(instance, stamp, canvas.width, rng)))
+    if style.rim or _melts(canvas, stamp, (main,) if instance.texture == "plain" else (main, second)):
         rim = ImageChops.invert(stamp.coverage.filter(ImageFilter.MinFilter(2 * max(1, round(canvas.width / 200)) + 1)))
-        edge: _Rgb = (112, 112, 112) if thing.colour == "black" else _shade(second, np.zeros(3), 0.75)
+        edge: _Rgb = (112, 112, 112) if instance.colour == "black" else _shade(second, np.zeros(3), 0.75)
         look.paste(edge, mask=rim)
     canvas.paste(look, (stamp.left, stamp.top), stamp.coverage)
 
@@ -88,7 +90,7 @@ def _shade(tone: _Rgb, tint: NDArray[np.float64], factor: float = 1.0) -> _Rgb:
 
 
 def _melts(canvas: Image.Image, stamp: Stamp, tones: tuple[_Rgb, ...]) -> bool:
-    """Whether the ground under the thing is, on the whole, near to one of its tones."""
+    """Whether the mean colour of the background under the instance is close to one of its tones."""
     width, height = stamp.coverage.size
     box = (max(0, stamp.left), max(0, stamp.top), min(canvas.width, stamp.left + width), stamp.top + height)
     ground = canvas.crop((*box[:3], min(canvas.height, box[3]))).resize((1, 1), Image.Resampling.BOX)
@@ -96,27 +98,28 @@ def _melts(canvas: Image.Image, stamp: Stamp, tones: tuple[_Rgb, ...]) -> bool:
 
 
 def _paint_shadow(canvas: Image.Image, stamp: Stamp) -> None:
-    """Darken the ground a little to the right of and below the thing."""
+    """Darken the ground a little to the right of and below the instance."""
     step = max(1, canvas.width // 64)
     soft = stamp.coverage.filter(ImageFilter.BoxBlur(step)).point(_SHADOW)
     canvas.paste((0, 0, 0), (stamp.left + step, stamp.top + step), soft)
 
 
-def _texture(thing: Thing, stamp: Stamp, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _texture(instance: SceneInstance, stamp: Stamp, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """How far each pixel of the stamp takes the second tone: [h, w] in 0..255."""
     width, height = stamp.coverage.size
-    radius_px = thing.radius * size
-    turn = float(rng.uniform(0, math.pi)) if thing.texture == "striped" else float(rng.uniform(-0.5, 0.5))
-    xs = (np.arange(width, dtype=np.float32) + 0.5 + stamp.left - thing.x * size) / radius_px
-    ys = (np.arange(height, dtype=np.float32) + 0.5 + stamp.top - thing.y * size) / radius_px
+    radius_px = instance.radius * size
+    turn = float(rng.uniform(0, math.pi)) if instance.texture == "striped" else float(rng.uniform(-0.5, 0.5))
+    xs = (np.arange(width, dtype=np.float32) + 0.5 + stamp.left - instance.x * size) / radius_px
+    ys = (np.arange(height, dtype=np.float32) + 0.5 + stamp.top - instance.y * size) / radius_px
     along = xs * math.cos(turn) + ys[:, None] * math.sin(turn)
     across = ys[:, None] * math.cos(turn) - xs * math.sin(turn)
-    period = {"striped": 0.5, "dotted": 0.52, "checkered": 0.62}[thing.texture] * (1 if thing.size == "small" else 0.8)
+    finer = 1 if instance.size == "small" else 0.8
+    period = {"striped": 0.5, "dotted": 0.52, "checkered": 0.62}[instance.texture] * finer
     u, v = along / period, across / period
     hardness = radius_px * period  # pixels in a period: edges are about one pixel wide
-    if thing.texture == "striped":
+    if instance.texture == "striped":
         depth = 0.22 - np.abs(u - np.round(u))
-    elif thing.texture == "dotted":
+    elif instance.texture == "dotted":
         depth = 0.3 - np.hypot(u - np.round(u), v - np.round(v))
     else:
         depth = np.sin(math.pi * 2 * u) * np.sin(math.pi * 2 * v) * 0.15
@@ -124,7 +127,7 @@ def _texture(thing: Thing, stamp: Stamp, size: int, rng: np.random.Generator) ->
 
 
 def _expose(image: Image.Image, style: Style, rng: np.random.Generator) -> Image.Image:
-    """Blur, light and noise, as a camera gives them."""
+    """Blur, light and noise, as from a camera."""
     if style.blur_px > 0:
         line = np.exp(-0.5 * (np.arange(-1, 2) / style.blur_px) ** 2)
         kernel = np.outer(line, line).ravel()
