@@ -39,9 +39,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 
-_MAX_SCAN_PIXELS = (
-    2_000_000_000  # a progressive JPEG paints all pixels once a scan: bounds the time of one with thousands
-)
+_MAX_SCAN_PIXELS = 2_000_000_000  # a progressive JPEG paints all pixels once a scan, and may have thousands of scans
 _STRIP_PIXELS = 4_000_000  # large images change mode strip by strip, which keeps the peak of memory low
 _EIGHT_OF_SIXTEEN = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 _ORIENTATION_TAG = 0x0112
@@ -142,11 +140,6 @@ class Letterbox:
         scale = size / max(hw)
         height, width = (min(size, max(1, round(side * scale))) for side in hw)
         return cls(hw=hw, size=size, content_hw=(height, width), pad_xy=((size - width) // 2, (size - height) // 2))
-
-    @property
-    def scale(self) -> float:
-        """Canvas pixels per image pixel along the longer side."""
-        return self.size / max(self.hw)
 
     @property
     def scale_xy(self) -> tuple[float, float]:
