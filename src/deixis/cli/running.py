@@ -1,4 +1,4 @@
-"""How a command ends: a user's mistake is one line on stderr and status 1, never a traceback."""
+"""How a command ends: a user's mistake gives one line on stderr and status 1, never a traceback."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _SHOWN_PROBLEMS = 5
 
 
 class Commands(TyperGroup):
-    """The commands together; they share ``--debug`` and the way in which mistakes are told."""
+    """All commands; they share ``--debug`` and the way in which errors are reported."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer moved its context class
-        """Let ``--debug`` stand anywhere before ``--``, as people add it to the end of a command that failed."""
+        """Allow ``--debug`` anywhere before ``--``, as people add it to the end of a command that failed."""
         options = args[: args.index("--")] if "--" in args else args
         if "--debug" in options:
             args = ["--debug", *(one for one in options if one != "--debug"), *args[len(options) :]]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer moved its context class
-        """Run the chosen command; tell what went wrong in one sentence."""
+        """Run the chosen command; report an error in one sentence."""
         try:
             return super().invoke(ctx)
         except (BrokenPipeError, typer.Exit, typer.Abort):
-            raise  # typer ends quietly: the reader of our output has gone, or the command chose its status
+            raise  # typer ends quietly: the reader of our output is gone, or the command chose its status
         except KeyboardInterrupt:
             if ctx.params.get("debug"):
                 raise
@@ -46,17 +46,17 @@ class Commands(TyperGroup):
         except (RuntimeError, MemoryError, pickle.UnpicklingError) as error:
             if ctx.params.get("debug"):
                 raise
-            tell(f"expected the command to get through, got {_kind_and_reason(error)}; add --debug to see where")
+            tell(f"expected the command to succeed, got {_kind_and_reason(error)}; add --debug to see where")
             raise typer.Exit(1) from None
 
 
 def tell(message: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     typer.echo(f"deixis: {message}", err=True)
 
 
 def tell_problems(problems: Sequence[str], *, rest: str = "more left out") -> None:
-    """The first few sentences on what was left out, and how many more there are."""
+    """Print the first few sentences about what was left out, and how many more there are."""
     for problem in problems[:_SHOWN_PROBLEMS]:
         tell(problem)
     if len(problems) > _SHOWN_PROBLEMS:
@@ -64,30 +64,30 @@ def tell_problems(problems: Sequence[str], *, rest: str = "more left out") -> No
 
 
 def sentence(error: BaseException) -> str:
-    """The error as one line; for one of the system's own, its reason and its file without the number."""
+    """The error as one line; for an error of the operating system, its reason and file without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _kind_and_reason(error: BaseException) -> str:
-    """The kind too, as the text of these errors is long or missing and was not written for users."""
+    """With its kind, as the text of these errors may be long or missing and was not written for users."""
     kind, reason = type(error).__name__, sentence(error)
     return kind if reason == kind else f"{kind}: {reason[:_MAX_REASON_CHARS]}"
 
 
 def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a file that cannot be written before minutes of work are spent on it.
+    """Refuse a file that cannot be written, before any work is spent on it.
 
     Args:
-        path: the file to be written later.
-        suffixes: the endings that are possible; None for any.
-        inputs: what the command reads, which it must not write over.
+        path: the file to write later.
+        suffixes: the permitted suffixes; None for any.
+        inputs: what the command reads and so must not overwrite.
 
     Raises:
-        ValueError: another ending, or one of the inputs.
+        ValueError: another suffix, or one of the inputs.
         FileNotFoundError: its folder does not exist.
-        IsADirectoryError: it is a folder itself.
+        IsADirectoryError: it is itself a folder.
     """
     if suffixes is not None and path.suffix.lower() not in suffixes:
         raise ValueError(f"expected a file ending in {' or '.join(suffixes)}, got {str(path)!r}; choose another name")
@@ -96,4 +96,4 @@ def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None, input
     if not path.parent.is_dir():
         raise FileNotFoundError(f"expected an existing folder for {str(path)!r}, found none; make it first")
     if path.exists() and any(os.path.exists(one) and os.path.samefile(one, path) for one in inputs):
-        raise ValueError(f"expected a new file to write, got {str(path)!r}, which is read; choose another name")
+        raise ValueError(f"expected a new file to write, got {str(path)!r}, which is an input; choose another name")
