@@ -21,10 +21,10 @@ from PIL import Image
 from deixis.cli.finetune import measure
 from deixis.data import open_dataset
 from deixis.data.formats.jsonl import write_jsonl
-from deixis.data.scenes import sample_background, samples_of, seed_scene, vocabulary
+from deixis.data.scenes import samples_of, seed_scene, vocabulary
 from deixis.data.scenes.drawing import OUTLINES, fit_outline, place
 from deixis.data.scenes.layout import sample_layout
-from deixis.data.scenes.painting import Style, paint
+from deixis.data.scenes.painting import Style, paint, sample_background
 from deixis.data.scenes.writer import write
 from deixis.grounder import load
 

@@ -81,7 +81,7 @@ def check(
     ],
     root: _Root = None,
     images: Annotated[
-        Images, typer.Option(help="Decode 200 sampled images, all or none; only decoded ones have boxes checked.")
+        Images, typer.Option(help="Decode 200 images, all or none; boxes and masks are checked in decoded images.")
     ] = Images.sample,
     published: Annotated[
         str | None,

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.data.scenes.backgrounds import sample_background
 from deixis.data.scenes.drawing import place
 from deixis.data.scenes.layout import SceneInstance, sample_layout
-from deixis.data.scenes.painting import RGB, Style, paint
+from deixis.data.scenes.painting import RGB, Style, paint, sample_background
 from deixis.data.scenes.vocabulary import COLOURS, SHAPES, TEXTURES
 
 

@@ -13,10 +13,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.data.scenes.backgrounds import sample_background
 from deixis.data.scenes.drawing import Drawing, place
 from deixis.data.scenes.layout import sample_layout
-from deixis.data.scenes.painting import Style, paint
+from deixis.data.scenes.painting import Style, paint, sample_background
 from deixis.data.scenes.vocabulary import FLAVOURS, HELD_OUT_PAIRS, SPLITS
 from deixis.data.scenes.writer import ScenePhrase, write
 from deixis.geometry.masks import encode_rle
