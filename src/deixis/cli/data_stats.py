@@ -25,9 +25,9 @@ def stats(
     dataset: Annotated[str, typer.Argument(metavar="DATASET[:SPLIT]", help="A name, a file or a folder.")],
     root: Annotated[Path | None, typer.Option(help="The folder of the data set's files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw charts into this .png.", show_default=False)] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write charts to this .png.", show_default=False)] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help=f"At most so many samples.  [default: all, or {_DRAWN} drawn scenes]")
+        int | None, typer.Option(min=1, help=f"Maximum number of samples.  [default: all, or {_DRAWN} drawn scenes]")
     ] = None,
 ) -> None:
     """Measure phrases, boxes, words and categories of a data set."""

@@ -1,4 +1,4 @@
-"""``deixis train``: run a named recipe, or go on with a run."""
+"""``deixis train``: run a named recipe, or continue a run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LISTED = "\n".join(f"  {name:15} {line}" for name, line in list_recipes().items())
-HELP = f"""Train a model by RECIPE, or go on with a run.
+HELP = f"""Train a model by RECIPE, or continue a run.
 
 Every field of a recipe is an option too: --steps 200 --lr 1e-3 --image_sizes "[256, 320]"; --show lists them.
-Steps run in bfloat16 where the processor has it and the recipe says auto; --precision float32 or bfloat16 decides.
-The recipe finetune is told --data FILE, --model CHECKPOINT, --val FILE, and --keep to keep what the model knew.
+Steps run in bfloat16 if the processor supports it and the recipe says auto; --precision float32 or bfloat16 decides.
+The recipe finetune takes --data FILE, --model CHECKPOINT, --val FILE, and --keep to retain what the model knew.
 
 \b
 Recipes:
@@ -36,16 +36,16 @@ def train(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="RECIPE", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the run.  [default: runs/RECIPE]")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and stop.")] = False,
-    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; resume later.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")] = False,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after this many minutes; resume later.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write RUN/tensorboard.")] = False,
     find_batch: Annotated[
         bool, typer.Option("--find_batch", "--find-batch", help="Find the largest --images that fits, and stop.")
     ] = False,
     memory_gb: Annotated[
         float | None,
-        typer.Option("--memory_gb", "--memory-gb", min=0.1, help="With --find_batch.  [default: 90 % of what is free]"),
+        typer.Option("--memory_gb", "--memory-gb", min=0.1, help="With --find_batch.  [default: 90 % of free memory]"),
     ] = None,
 ) -> None:
     """Run it; the help text is :data:`HELP`."""
@@ -53,9 +53,9 @@ def train(
         raise typer.BadParameter("expected a RECIPE or --resume RUN, one of them")
     if resume is not None:
         if out is not None:
-            raise typer.BadParameter(f"--resume goes on in the folder of the run, got --out {str(out)!r} too")
+            raise typer.BadParameter(f"--resume continues in the folder of the run, got --out {str(out)!r} too")
         if context.args:
-            raise typer.BadParameter(f"--resume goes on with the recipe of the run, got {' '.join(context.args)!r} too")
+            raise typer.BadParameter(f"--resume continues with its own recipe, got {' '.join(context.args)!r} too")
         chosen, values = read_recipe(resume), {}
     else:
         chosen, values = _choose(str(name), context.args)
@@ -106,7 +106,7 @@ def _train(chosen: Recipe, folder: Path, named: frozenset[str], options: dict[st
         if not speaks:
             raise
         if (folder / "state.pt").is_file():
-            tell(f"stopped; the state is saved, go on with: deixis train --resume {shlex.quote(str(folder))}")
+            tell(f"stopped; the state is saved, continue with: deixis train --resume {shlex.quote(str(folder))}")
         else:
             tell("stopped before the first step; nothing is saved")
         raise  # ends with the status of an interruption
