@@ -225,7 +225,7 @@ def test_ground_when_picture_cannot_be_written_then_one_sentence(checkpoint, pho
 
 def test_ground_when_the_overlay_is_the_photo_then_refused_and_the_photo_kept(checkpoint, photo):
     before = photo.read_bytes()
-    assert_one_sentence(run("ground", photo, "dog", "--model", checkpoint, "--overlay", photo), "which is an input")
+    assert_one_sentence(run("ground", photo, "dog", "--model", checkpoint, "--overlay", photo), "which is read")
     assert photo.read_bytes() == before
 
 

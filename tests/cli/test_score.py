@@ -70,7 +70,7 @@ def test_score_when_out_is_one_of_the_inputs_then_refused_and_kept(files):
         before = (files / name).read_bytes()
         done = run(files / "answers.jsonl", files / "data.jsonl", "--out", files / name)
         assert done.exit_code == 1
-        assert "which is an input" in done.stderr
+        assert "which is read" in done.stderr
         assert (files / name).read_bytes() == before
 
 

@@ -96,4 +96,4 @@ def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None, input
     if not path.parent.is_dir():
         raise FileNotFoundError(f"expected an existing folder for {str(path)!r}, found none; make it first")
     if path.exists() and any(os.path.exists(one) and os.path.samefile(one, path) for one in inputs):
-        raise ValueError(f"expected a new file to write, got {str(path)!r}, which is an input; choose another name")
+        raise ValueError(f"expected a new file to write, got {str(path)!r}, which is read; choose another name")

@@ -45,9 +45,7 @@ def score(
     box_format: Annotated[BoxFormat, typer.Option(help="The meaning of the four numbers of a box.")] = BoxFormat.xyxy,
     units: Annotated[Units, typer.Option(help="Pixels of the original image, or fractions of it.")] = Units.pixel,
     official: Annotated[OfficialMode | None, typer.Option(help="Also show the figures of this evaluator.")] = None,
-    bootstrap: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Bootstrap draws for intervals; 0 for none.")
-    ] = 1000,
+    bootstrap: Annotated[int, typer.Option(min=0, max=100_000, help="Draws for the intervals; 0 for none.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the JSON object, with every problem, to this file.")] = None,
 ) -> None:

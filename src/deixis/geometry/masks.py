@@ -48,7 +48,7 @@ def decode_rle(rle: Rle | Mapping[str, object]) -> BoolMask:
     Args:
         rle: see :func:`run_lengths`, whose errors it raises.
     """
-    return np.ascontiguousarray(mask_from_runs(run_lengths(rle), _checked_size(rle)))
+    return np.ascontiguousarray(mask_from_runs(run_lengths(rle), checked_size(rle)))
 
 
 def mask_from_runs(runs: IntArray, hw: tuple[int, int]) -> BoolMask:
@@ -68,7 +68,7 @@ def run_lengths(rle: Mapping[str, object]) -> IntArray:
     Raises:
         ValueError: size or counts are missing or malformed, or the counts do not add up to H * W.
     """
-    height, width = _checked_size(rle)
+    height, width = checked_size(rle)
     counts = rle.get("counts")
     if isinstance(counts, str):
         counts = counts.encode("utf-8", errors="surrogatepass")
@@ -180,7 +180,7 @@ def _compress_runs(counts: IntArray) -> bytes:
     return (letters + 48)[position < letters_needed[:, None]].astype(np.uint8).tobytes()
 
 
-def _checked_size(rle: Mapping[str, object]) -> tuple[int, int]:
+def checked_size(rle: Mapping[str, object]) -> tuple[int, int]:
     """The ``size`` of run lengths, (height, width); ValueError if it is not one."""
     size = rle.get("size")
     if not isinstance(size, list | tuple) or len(size) != 2:
