@@ -459,5 +459,5 @@ def test_squash_when_a_mask_goes_and_comes_back_then_it_is_the_same():
 
 
 def test_letterbox_when_the_way_to_resize_is_unknown_then_refused():
-    with pytest.raises(ValueError, match=r"expected resize out of \('letterbox', 'squash'\), got 'crop'"):
+    with pytest.raises(ValueError, match=r"expected resize to be one of \('letterbox', 'squash'\), got 'crop'"):
         Letterbox.fit((20, 40), 80, "crop")
