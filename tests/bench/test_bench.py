@@ -11,6 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from deixis.bench.peers import GroundingDinoPeer, OwlViTPeer, build_peer
+from deixis.bench.speed_plot import FRAME, Point, draw_speed_accuracy, round_axis
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -38,8 +40,6 @@ from deixis.bench.operations import (
     count_parameters,
     present_parts,
 )
-from deixis.bench.peers import GroundingDinoPeer, OwlViTPeer, build_peer
-from deixis.bench.speed_plot import FRAME, Point, draw_speed_accuracy, round_axis
 from deixis.bench.subjects import (
     Subject,
     TimedGrounder,

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from deixis.papers.ablations import Figures
+from deixis.papers.experiments import EXPERIMENTS, SMCIM_FIG_6
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,8 +22,6 @@ from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
 from deixis.models.encoders.darknet import ThreeScales
 from deixis.models.smcim.model import SmcimModel
-from deixis.papers.ablations import Figures
-from deixis.papers.experiments import EXPERIMENTS, SMCIM_FIG_6
 from deixis.papers.figures import MAX_POINTS, mcn_fig_5, read_run, smcim_fig_6, smcim_fig_7, smoothed
 
 PACED = {"difficulty_l1": 1.5, "difficulty_giou": 1.25, "sigma_l1": 2.5, "sigma_giou": 2.4}

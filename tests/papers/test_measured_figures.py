@@ -6,6 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from deixis.papers.ablations import Figures, Plan
+from deixis.papers.checkpoints import GivenModel
+from deixis.papers.experiments import EXPERIMENTS, IE, REC, RES
+from deixis.papers.learning import mcn_fig_5_accuracy, measure_learning
+from deixis.papers.lengths import ByLength, format_lengths, measure_lengths, smcim_fig_5
+from deixis.papers.parts import structures_everywhere
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -16,13 +22,7 @@ from deixis.drawing import COLOURS
 from deixis.grounder import load
 from deixis.hub import load_checkpoint, save_checkpoint
 from deixis.papers import learning, lengths
-from deixis.papers.ablations import Figures, Plan
-from deixis.papers.checkpoints import GivenModel
-from deixis.papers.experiments import EXPERIMENTS, IE, REC, RES
 from deixis.papers.figures import mcn_fig_5_a
-from deixis.papers.learning import mcn_fig_5_accuracy, measure_learning
-from deixis.papers.lengths import ByLength, format_lengths, measure_lengths, smcim_fig_5
-from deixis.papers.parts import structures_everywhere
 from deixis.papers.qualitative import Case, Cases, describe_cases, find_cases, smcim_fig_8
 
 
