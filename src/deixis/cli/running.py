@@ -131,6 +131,11 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, allow_nan=False))
 
 
+def print_line(text: str) -> None:
+    """Plain text of any length, whatever it holds."""
+    typer.echo(text.encode("utf-8", "replace").decode("utf-8"))
+
+
 def print_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, fold: Sequence[str] = ()
 ) -> None:
