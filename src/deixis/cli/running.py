@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -12,6 +13,8 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from PIL import Image
 
 INTERRUPTED = 130
 _MAX_REASON_CHARS = 300
@@ -97,3 +100,59 @@ def check_writable(path: Path, *, suffixes: tuple[str, ...] | None = None, input
         raise FileNotFoundError(f"expected an existing folder for {str(path)!r}, found none; make it first")
     if path.exists() and any(os.path.exists(one) and os.path.samefile(one, path) for one in inputs):
         raise ValueError(f"expected a new file to write, got {str(path)!r}, which is read; choose another name")
+
+
+def check_chart(path: Path) -> None:
+    """Refuse a chart that cannot be drawn or written, before any work is spent on it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError, OSError: as of :func:`check_writable`.
+    """
+    from deixis.charts import check_matplotlib
+
+    check_writable(path, suffixes=(".png",))
+    check_matplotlib()
+
+
+def write_image(image: Image.Image, path: Path) -> None:
+    """Write it in the format of its suffix, whole or not at all, and say so on stderr."""
+    from PIL import Image
+
+    from deixis.data.whole_file import whole_file
+
+    with whole_file(path) as file:
+        image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
+    tell(f"wrote {path}")
+
+
+def print_json(value: object) -> None:
+    """One object in one line; numbers that JSON cannot hold are an error."""
+    typer.echo(json.dumps(value, allow_nan=False))
+
+
+def print_line(text: str) -> None:
+    """Plain text of any length, whatever it holds."""
+    typer.echo(text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def print_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, fold: Sequence[str] = ()
+) -> None:
+    """A table as wide as the terminal.
+
+    Args:
+        heads: of the columns.
+        rows: plain text, whatever it holds.
+        title: what stands above.
+        fold: heads of columns whose long words, such as paths, go on in the next line.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    columns = (Column(head, overflow="fold" if head in fold else "ellipsis") for head in heads)
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(escape(one.encode("utf-8", "replace").decode("utf-8")) for one in row))
+    Console(emoji=False).print(table)  # else refcoco:train: would end in the image of one
