@@ -21,11 +21,10 @@ from PIL import Image
 from deixis.cli.finetune import measure
 from deixis.data import open_dataset
 from deixis.data.formats.jsonl import write_jsonl
-from deixis.data.scenes import _samples, sample_background, seed_scene, vocabulary
-from deixis.data.scenes.drawing import place
-from deixis.data.scenes.layout import sample_things
-from deixis.data.scenes.outlines import OUTLINES, _fit
-from deixis.data.scenes.painting import Style, paint
+from deixis.data.scenes import samples_of, seed_scene, vocabulary
+from deixis.data.scenes.drawing import OUTLINES, fit_outline, place
+from deixis.data.scenes.layout import sample_layout
+from deixis.data.scenes.painting import Style, paint, sample_background
 from deixis.data.scenes.writer import write
 from deixis.grounder import load
 
@@ -54,7 +53,7 @@ NEW = {
 def new_shapes():
     """Let the drawn scenes' tables know the new shapes for a while."""
     before = dict(vocabulary.SHAPES)
-    OUTLINES.update({name: (_fit(np.array(points, dtype=float)), None) for name, points in NEW.items()})
+    OUTLINES.update({name: (fit_outline(np.array(points, dtype=float)), None) for name, points in NEW.items()})
     vocabulary.SHAPES.update({name: (name,) for name in NEW})
     try:
         yield dict(zip(before, NEW, strict=True))
@@ -71,17 +70,17 @@ def draw(flavour, split, index, phrases, instead):
         known = dict(vocabulary.SHAPES)
         for name in NEW:  # the layout draws from the old table
             del vocabulary.SHAPES[name]
-        things = sample_things(flavour, split, layout_rng)
+        instances = sample_layout(flavour, split, layout_rng)
         vocabulary.SHAPES.update(known)
-        looks = {"colour": things[0].colour, "texture": "plain"}
-        drawing = place([replace(one, shape=instead[one.shape], **looks) for one in things], SIZE)
-        if len(drawing.seen) < 2:
+        looks = {"colour": instances[0].colour, "texture": "plain"}
+        drawing = place([replace(one, shape=instead[one.shape], **looks) for one in instances], SIZE)
+        if len(drawing.facts) < 2:
             continue
-        told = write(drawing.seen, flavour, phrase_rng, referents=range(len(drawing.seen)), count=2 * phrases + 2)
+        told = write(drawing.facts, flavour, phrase_rng, referents=range(len(drawing.facts)), count=2 * phrases + 2)
         told = [one for one in told if any(name in one.text.split() for name in NEW)][:phrases]
         if told:
             image = paint(drawing, sample_background(SIZE, paint_rng, ()), Style.sample(paint_rng), paint_rng)
-            return image, _samples(drawing, told, image, f"{flavour}-{split}-{index}".replace("+", "p"), split)
+            return image, samples_of(drawing, told, image, f"{flavour}-{split}-{index}".replace("+", "p"), split)
     raise RuntimeError(f"nothing to say of {flavour}:{split} {index}")
 
 

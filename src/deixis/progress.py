@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar where a person watches, else a line now and then."""
+"""Progress of long work on stderr: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 
 class Report(Protocol):
-    """Tells how far the work is."""
+    """Reports how far the work has come."""
 
     def __call__(self, done: int, total: int | None, note: str = "", /) -> None:
-        """So many of ``total`` items are done; ``note`` is a few words on how it goes."""
+        """``done`` of ``total`` items are finished; ``note`` may add a few words on how it is going."""
 
 
 def progress_over(items: Iterable[T], label: str, *, total: int | None = None, show: bool = True) -> Iterator[T]:
-    """Yield the items one by one and tell how many are through.
+    """Yield the items one by one and report how many are done.
 
     Args:
-        items: what is worked through.
-        label: one word for the work.
-        total: how many there are, where ``items`` has no length.
-        show: False keeps silent.
+        items: the items to work through.
+        label: one word for them.
+        total: their number, if ``items`` has no length.
+        show: False reports nothing.
     """
     if not show:
         yield from items
@@ -43,7 +43,7 @@ def progress_over(items: Iterable[T], label: str, *, total: int | None = None, s
 
 @contextmanager
 def progress_report(label: str) -> Iterator[Report]:
-    """Give a function to call with (items done, items in all or None, perhaps a note)."""
+    """Give a function to call with the items done, the total or None, and optionally a note."""
     if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed, as by 2>&-
         yield _Lines(label)
         return
@@ -58,28 +58,28 @@ def progress_report(label: str) -> Iterator[Report]:
 
 
 class _Lines:
-    """A line each `_ITEMS_BETWEEN_LINES` items, and where they are slow each `_SECONDS_BETWEEN_LINES`."""
+    """A line every `_ITEMS_BETWEEN_LINES` items or every `_SECONDS_BETWEEN_LINES`, whichever comes first."""
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self.begun = self.told = time.monotonic()
+        self.begun = self.printed = time.monotonic()
         self.first: int | None = None
-        """Items done at the first call: those before were perhaps done in an earlier run."""
+        """Items done at the first call; an earlier run may have done those before."""
 
     def __call__(self, done: int, total: int | None, note: str = "", /) -> None:
         now = time.monotonic()
         if self.first is None:
             self.begun, self.first = now, done
-        if done % _ITEMS_BETWEEN_LINES and now - self.told < _SECONDS_BETWEEN_LINES:
+        if done % _ITEMS_BETWEEN_LINES and now - self.printed < _SECONDS_BETWEEN_LINES:
             return
-        self.told = now
+        self.printed = now
         if sys.stderr is not None:  # print would take stdout for None
             count = f"{self.label}: {done}" + ("" if total is None else f" of {total}")
             left = "" if total is None or done == self.first else self._time_left(done, total, now)
             print(", ".join(word for word in (count, note, left) if word), file=sys.stderr, flush=True)
 
     def _time_left(self, done: int, total: int, now: float) -> str:
-        """In hours and minutes; nothing where it is less than a minute."""
+        """In hours and minutes; empty if less than a minute."""
         assert self.first is not None
         minutes = round((now - self.begun) / (done - self.first) * (total - done) / 60)
         hours = f"{minutes // 60} h " if minutes >= 60 else ""

@@ -1,10 +1,10 @@
-"""What an answer is called wherever people read it: in tables, pictures and reports."""
+"""What people read of an answer in tables, images and reports: found, unsure or not found."""
 
 from __future__ import annotations
 
 FOUND, UNSURE, NOT_FOUND = VERDICTS = ("found", "unsure", "not found")
 FOUND_SCORE = 0.5
-"""The least score of "found" of a model that records none."""
+"""The lowest score of "found" for a model that records none."""
 
 
 def verdict_of(score: float, found_score: float, *, found: bool) -> str:
@@ -12,8 +12,8 @@ def verdict_of(score: float, found_score: float, *, found: bool) -> str:
 
     Args:
         score: 0..1.
-        found_score: the least score that the model records for "found".
-        found: whether score and agreement reach what the model records.
+        found_score: the lowest score that the model records for "found".
+        found: whether score and agreement reach the thresholds that the model records.
 
     >>> [verdict_of(score, 0.6, found=score >= 0.6) for score in (0.7, 0.4, 0.2)]
     ['found', 'unsure', 'not found']
@@ -24,7 +24,7 @@ def verdict_of(score: float, found_score: float, *, found: bool) -> str:
 
 
 def score_in_words(score: float, verdict: str) -> str:
-    """A score for a picture, with its verdict where that is not "found".
+    """A score to draw, with its verdict unless that is "found".
 
     >>> score_in_words(0.91, FOUND), score_in_words(0.4, UNSURE)
     ('0.91', '0.40 (unsure)')

@@ -8,7 +8,6 @@ import signal
 import threading
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,15 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from deixis.bench import bench as bench_file
 from deixis.bench.bench import (
     BLOCKS,
-    PRINTED,
     Result,
     Row,
     bench,
     describe_machine,
-    paper_block_ratio,
-    paper_blocks_saved,
-    percentile,
-    report,
 )
 from deixis.bench.operations import (
     FUSION,
@@ -38,9 +32,10 @@ from deixis.bench.operations import (
     count_parameters,
     present_parts,
 )
-from deixis.bench.peers import GroundingDinoPeer, OwlViTPeer, build_peer
-from deixis.bench.speed_plot import FRAME, Point, draw_speed_accuracy, round_axis
+from deixis.bench.report import PAPER_BLOCK_RATIO, PAPER_BLOCKS_SAVED, PRINTED, Point, report, speed_panel
 from deixis.bench.subjects import (
+    GroundingDinoPeer,
+    OwlViTPeer,
     Subject,
     TimedGrounder,
     build,
@@ -50,7 +45,6 @@ from deixis.bench.subjects import (
     random_inputs,
 )
 from deixis.bench.timing import Bench, Job, MatrixProducts, Turn, Worker, peak_bytes, serve
-from deixis.drawing import COLOURS
 
 
 class Small(nn.Module):
@@ -233,12 +227,6 @@ def test_matrix_products_when_tried_then_best_only_grows_and_threads_stay():
     assert products.best >= first > 0
 
 
-def test_percentile_when_between_two_values_then_linear():
-    assert percentile([4.0, 1.0, 3.0, 2.0], 50) == 2.5
-    assert percentile([10.0, 20.0], 95) == pytest.approx(19.5)
-    assert percentile([7.0], 95) == 7.0
-
-
 def counts(**values):
     given = {"parameters": dict.fromkeys(PARTS, 1), "operations": dict.fromkeys(PARTS, 5_000_000_000)}
     return Counts(**{**given, "image_px": 512, "words": 40, **values})
@@ -291,7 +279,7 @@ def test_blocks_when_both_rows_were_measured_then_whole_and_fusion():
     ours, other = row(BLOCKS[0], [100.0], fusion=0.4), row(BLOCKS[1], [120.0], fusion=0.5)
     assert result(ours, other).blocks() == {"float32": (pytest.approx(1.2), pytest.approx(1.5))}
     assert result(ours).blocks() == {}
-    assert paper_block_ratio() == pytest.approx(1.245, abs=5e-4)
+    assert pytest.approx(1.245, abs=5e-4) == PAPER_BLOCK_RATIO
 
 
 def test_block_sizes_when_both_networks_are_counted_then_of_their_stacks_alone():
@@ -300,7 +288,7 @@ def test_block_sizes_when_both_networks_are_counted_then_of_their_stacks_alone()
     assert measured.block_sizes() == (52_004_352, 26_002_176)
     assert [one["block_parameters"] for one in report(measured)["models"]] == [52_004_352, 26_002_176]
     assert replace(measured, counts={BLOCKS[0]: counts()}).block_sizes() is None
-    assert paper_blocks_saved() == pytest.approx(26.01e6)
+    assert pytest.approx(26.01e6) == PAPER_BLOCKS_SAVED
 
 
 def test_printed_when_named_then_each_is_a_preset_that_can_be_found():
@@ -446,11 +434,6 @@ def test_peer_when_small_then_answers_and_counts_like_the_others(peer, config, k
     assert sum(numbers.values()) == sum(parameter.numel() for parameter in timed.model.parameters())
 
 
-def test_peer_when_unknown_then_refused():
-    with pytest.raises(ValueError, match="'glip'"):
-        build_peer("glip", image_px=None, words=7)
-
-
 def test_owl_peer_when_the_second_phrase_is_asked_then_as_in_one_pass():
     torch.manual_seed(0)
     timed = OwlViTPeer(image_px=64, words=7, config=small_owl())
@@ -462,33 +445,12 @@ def test_owl_peer_when_the_second_phrase_is_asked_then_as_in_one_pass():
     torch.testing.assert_close(logits, whole.logits, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("values", "low", "high", "step"),
-    [([11.0, 29.0], 10, 30, 5), ([93.4], 92, 94, 2), ([0.0, 100.0], 0, 100, 20), ([0.0], -0.0005, 0.0005, 0.0005)],
-)
-def test_round_axis_when_values_given_then_ends_are_round_and_around_them(values, low, high, step):
-    axis = round_axis(values)
-    assert axis.step == pytest.approx(step, rel=1)
-    assert axis.low <= min(values) <= max(values) <= axis.high
-    assert axis.share(axis.low) == 0
-    assert axis.ticks()[-1] == pytest.approx(axis.high)
-
-
-def test_draw_speed_accuracy_when_two_models_then_the_faster_is_right_and_the_better_above():
+def test_speed_panel_when_two_models_then_a_point_each_in_percent():
     points = [Point(name="slow", per_second=10, accuracy=0.9), Point(name="fast", per_second=30, accuracy=0.5)]
-    picture = draw_speed_accuracy(points, accuracy_label="Acc@0.5 on scenes:val")
-    pixels = np.asarray(picture)
-    centres = [np.argwhere((pixels == colour).all(-1)).mean(0)[::-1] for colour in COLOURS[:2]]
-    assert centres[0][0] < centres[1][0]
-    assert centres[0][1] < centres[1][1]
+    panel = speed_panel(points, "Acc@0.5 on scenes:val")
+    assert {line.name: list(line.points) for line in panel.lines} == {"slow": [(10, 90.0)], "fast": [(30, 50.0)]}
     with pytest.raises(ValueError, match="--accuracy"):
-        draw_speed_accuracy([], accuracy_label="")
-
-
-def test_draw_speed_accuracy_when_a_point_lies_near_the_right_edge_then_its_name_stays_in_the_frame():
-    points = [Point(name=name, per_second=n, accuracy=0.9) for name, n in (("deixis-tiny", 9), ("mcn-scenes", 35))]
-    pixels = np.asarray(draw_speed_accuracy(points, accuracy_label="Acc@0.5"))
-    assert (pixels[FRAME[1] : FRAME[3], FRAME[2] + 2 :] == 255).all()
+        speed_panel([], "")
 
 
 def test_turns_when_taken_then_every_second_round_goes_backwards(monkeypatch):

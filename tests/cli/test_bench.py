@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 from deixis.bench import bench as bench_file
 from deixis.bench.bench import Result, Row
 from deixis.bench.operations import PARTS, Counts
+from deixis.bench.report import read_accuracy, recorded_accuracy, tables
 from deixis.bench.subjects import Subject
 from deixis.bench.timing import Turn
 from deixis.cli import app
-from deixis.cli.bench import parse_sizes, read_accuracy, recorded_accuracy, tables
+from deixis.cli.bench import parse_sizes
 
 
 def run(*arguments):

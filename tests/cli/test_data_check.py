@@ -31,7 +31,7 @@ def test_check_when_nothing_is_wrong_then_status_0(pairs):
     result = run(pairs({}))
     assert result.exit_code == 0, result.output
     assert "1 samples, 0 left out, 1 images" in result.stdout
-    assert "nothing wrong was found" in result.stdout
+    assert "no problems found" in result.stdout
     assert "0 errors, 0 warnings" in result.stdout
 
 

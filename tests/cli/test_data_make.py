@@ -25,7 +25,7 @@ def test_make_mixed_when_a_part_is_named_then_written_and_told(pairs, tmp_path):
     assert result.exit_code == 0, result.output
     assert "3 samples written to" in result.stdout
     assert "line 4: expected words" in result.stderr
-    assert "of 3 images nothing tells which they are" in result.stderr
+    assert "3 images could not be identified" in result.stderr
     assert len((tmp_path / "mixed/train.jsonl").read_text().splitlines()) == 3
 
 

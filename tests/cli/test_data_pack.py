@@ -115,7 +115,7 @@ def test_stats_when_json_then_one_object_and_when_not_a_table(pairs, tmp_path):
 
 
 def test_stats_when_scenes_then_a_part_is_drawn_and_told(monkeypatch):
-    monkeypatch.setattr("deixis.cli.data_stats._DRAWN", 3)
+    monkeypatch.setattr("deixis.cli.data.SCENES_READ", 3)
     done = run("stats", "scenes", "--json")
     assert "drawing 3 of" in done.stderr
     assert json.loads(done.stdout)["samples"] == 3

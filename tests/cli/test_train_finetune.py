@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from deixis.cli import app
-from deixis.cli.finetune import fields_of
+from deixis.cli.train import finetune_fields
 from deixis.config import preset
 from deixis.hub import load_checkpoint, save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
@@ -147,11 +147,11 @@ def test_finetune_when_usage_is_wrong_then_status_2(arguments, word):
 
 def test_fields_when_in_the_words_of_fine_tuning_then_those_of_the_recipe():
     words = ["--data", "a.jsonl", "--model=m", "--val", "b.jsonl", "--keep", "--lr", "1e-3"]
-    assert fields_of(words) == [
+    assert finetune_fields(words) == [
         "--phrased", "a.jsonl", "--start=m", "--validation", "b.jsonl", "--rehearsal", "0.4", "--lr", "1e-3",
     ]  # fmt: skip
-    assert fields_of(["--keep"]) == ["--rehearsal", "0.4"]
-    assert fields_of(["--keep", "3"]) == ["--keep", "3"]  # the states that are kept
+    assert finetune_fields(["--keep"]) == ["--rehearsal", "0.4"]
+    assert finetune_fields(["--keep", "3"]) == ["--keep", "3"]  # the states that are kept
 
 
 def test_show_when_keeping_is_asked_then_in_the_recipe():

@@ -4,14 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scene_checker import judge, parse
 
 from deixis.data.absent import NONSENSE_SHARE, OPPOSITES, absent_targets, nonsense, swapped_colours
 from deixis.data.attributes import word_labels
 from deixis.data.loading import Mixture, SceneSource
 from deixis.data.pictures import Picture, Target, Thing
-from deixis.data.scenes import draw_world, seed_scene
-from deixis.data.scenes.checker import judge
-from deixis.data.scenes.parser import parse
+from deixis.data.scenes import compose_scene, seed_scene
 from deixis.data.scenes.vocabulary import COLOURS, FLAVOURS
 from deixis.language.colours import NEAR_COLOURS
 from deixis.language.synonyms import categories_meant_by
@@ -157,14 +156,14 @@ def test_swapped_when_what_is_behind_a_scene_is_unknown_then_none():
 def test_swapped_when_scenes_are_drawn_then_their_checker_finds_nothing_that_fits(flavour):
     count = 0
     for index in range(40):
-        drawing, written, _ = draw_world(flavour, "train", 64, seed_scene(flavour, "train", index), 3)
-        things = [thing(seen.shape, seen.colour, seen.texture) for seen in drawing.seen]
-        targets = [Target(one.text, BOX, None, drawing.seen[one.index].shape) for one in written]
-        picture = picture_of(*targets, categories=frozenset(s.shape for s in drawing.seen), things=things)
+        drawing, written, _ = compose_scene(flavour, "train", 64, seed_scene(flavour, "train", index), 3)
+        things = [thing(seen.shape, seen.colour, seen.texture) for seen in drawing.facts]
+        targets = [Target(one.text, BOX, None, drawing.facts[one.index].shape) for one in written]
+        picture = picture_of(*targets, categories=frozenset(s.shape for s in drawing.facts), things=things)
         for target in targets:
             for phrase in swapped_colours(target, picture):
                 count += 1
-                assert not any(judge(meaning, drawing.seen)[0] for meaning in parse(phrase)), phrase
+                assert not any(judge(meaning, drawing.facts)[0] for meaning in parse(phrase)), phrase
     assert count > 40
 
 

@@ -1,4 +1,4 @@
-"""Boxes: hand-worked overlaps, changes of form there and back."""
+"""Boxes: hand-worked overlaps, changes of form."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,6 @@ from deixis.geometry.boxes import (
     box_area,
     box_iou,
     clip_box,
-    cxcywh_from_xyxy,
-    xywh_from_xyxy,
     xyxy_from_cxcywh,
     xyxy_from_xywh,
 )
@@ -52,16 +50,7 @@ def test_clip_box_when_box_leaves_the_image_then_edges_stop_at_its_border():
 
 def test_changes_of_form_when_worked_by_hand_then_agree():
     np.testing.assert_array_equal(xyxy_from_xywh([1, 2, 3, 4]), [1, 2, 4, 6])
-    np.testing.assert_array_equal(xywh_from_xyxy([1, 2, 4, 6]), [1, 2, 3, 4])
-    np.testing.assert_array_equal(cxcywh_from_xyxy([1, 2, 4, 6]), [2.5, 4, 3, 4])
     np.testing.assert_array_equal(xyxy_from_cxcywh([2.5, 4, 3, 4]), [1, 2, 4, 6])
-
-
-@settings(max_examples=50, deadline=None)
-@given(BOXES)
-def test_changes_of_form_when_there_and_back_then_same(box):
-    np.testing.assert_allclose(xyxy_from_xywh(xywh_from_xyxy(box)), box, atol=1e-9)
-    np.testing.assert_allclose(xyxy_from_cxcywh(cxcywh_from_xyxy(box)), box, atol=1e-9)
 
 
 @settings(max_examples=50, deadline=None)

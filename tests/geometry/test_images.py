@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from deixis.geometry.boxes import box_iou
 from deixis.geometry.images import MAX_PIXELS, Letterbox, letterbox, read_image
-from deixis.geometry.masks import box_from_mask, mask_iou
+from deixis.geometry.masks import box_from_mask
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -352,7 +352,6 @@ def test_letterbox_when_wide_then_centred_with_padding_above_and_below():
 
 def test_letterbox_when_box_is_worked_by_hand_then_agrees():
     frame = Letterbox.fit((50, 100), 64)
-    assert frame.scale == pytest.approx(0.64)
     assert frame.box_to_canvas((0, 0, 100, 50)) == pytest.approx((0, 16, 64, 48))
     assert frame.box_to_canvas((25, 25, 50, 50)) == pytest.approx((16, 32, 32, 48))
 
@@ -403,7 +402,7 @@ def test_letterbox_when_mask_goes_there_and_back_then_nearly_same(height, width,
     assert there.dtype == bool
     back = frame.map_to_image(there.astype(np.float32)) > 0.5
     # a narrow image fills few of the small map's pixels
-    assert mask_iou(back, mask) > (0.96 if min(height, width) / max(height, width) > 0.5 else 0.85)
+    assert (back & mask).sum() / (back | mask).sum() > (0.96 if min(height, width) / max(height, width) > 0.5 else 0.85)
 
 
 def test_letterbox_when_mask_moves_to_canvas_then_its_box_is_the_moved_box():
@@ -460,5 +459,5 @@ def test_squash_when_a_mask_goes_and_comes_back_then_it_is_the_same():
 
 
 def test_letterbox_when_the_way_to_resize_is_unknown_then_refused():
-    with pytest.raises(ValueError, match=r"expected resize out of \('letterbox', 'squash'\), got 'crop'"):
+    with pytest.raises(ValueError, match=r"expected resize to be one of \('letterbox', 'squash'\), got 'crop'"):
         Letterbox.fit((20, 40), 80, "crop")

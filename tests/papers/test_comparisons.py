@@ -6,20 +6,18 @@ import pytest
 from typer.testing import CliRunner
 
 from deixis.cli import app
-from deixis.papers import ablations, checkpoints
-from deixis.papers.ablations import Plan, folder_of
-from deixis.papers.checkpoints import parse_models
-from deixis.papers.comparisons import (
-    COMPARISONS,
+from deixis.papers import measure as measuring
+from deixis.papers.measure import (
     Measured,
-    any_experiment,
+    Meter,
+    Plan,
+    comparison_plans,
     format_comparison,
     measure_given,
     measure_trained,
-    plans,
+    parse_models,
 )
-from deixis.papers.experiments import EXPERIMENTS, REC
-from deixis.papers.parts import BY_PART, everywhere, structures_everywhere
+from deixis.papers.tables import BY_PART, COMPARISONS, EXPERIMENTS, REC, Row, everywhere, structures_everywhere
 
 TABLE = COMPARISONS["mcn-table-4"]
 
@@ -28,8 +26,13 @@ def run(*arguments):
     return CliRunner().invoke(app, ["reproduce", *(str(one) for one in arguments)])
 
 
-def plan_of(table, budget, out, **fields):
-    return Plan(experiment=any_experiment(table, budget), budget=budget, out=out, overrides={}, **fields)
+def plan_of(table, budget, out, *, limit=None, **fields):
+    experiment = table.experiment(budget, table.rows(budget), table.recipes)
+    return Plan(experiment=experiment, budget=budget, meter=Meter(out=out, limit=limit), overrides={}, **fields)
+
+
+def mine(*values):
+    return Measured(Row(name="mine", paper=TABLE.own[1].values), values, TABLE.own[1].label)
 
 
 class FakeResult:
@@ -56,16 +59,15 @@ def trained(monkeypatch):
         notes["measured"].append((model, f"{name}:{split}"))
         return FakeResult({"val": 0.5, "testA": 0.75, "testB": 0.25, "test": 0.5}[split])
 
-    monkeypatch.setattr(ablations, "run", train)
-    monkeypatch.setattr(ablations, "evaluate_command_result", measure)
-    monkeypatch.setattr(checkpoints, "evaluate_command_result", measure)
+    monkeypatch.setattr(measuring, "run", train)
+    monkeypatch.setattr(measuring, "evaluate_command_result", measure)
     return notes
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_plans_when_of_the_paper_then_each_row_is_trained_once_a_data_set_and_measured_on_every_split(name, tmp_path):
     table = COMPARISONS[name]
-    planned = list(plans(table, plan_of(table, "paper", tmp_path)))
+    planned = list(comparison_plans(table, plan_of(table, "paper", tmp_path)))
     assert [part for part, _ in planned if part is not None] == list(table.parts)
     assert (planned[0][0] is None) == bool(table.pretraining)
     for part, plan in planned:
@@ -74,16 +76,16 @@ def test_plans_when_of_the_paper_then_each_row_is_trained_once_a_data_set_and_me
             assert recipe.model in table.presets
             wanted = part.trained_on if part is not None else "mixed:train"
             assert recipe.phrased == wanted
-    folders = {folder_of(plan, row, 1) for _, plan in planned for row in plan.experiment.rows}
+    folders = {plan.folder_of(row, 1) for _, plan in planned for row in plan.experiment.rows}
     sets = {part.trained_on for part in table.parts}
     assert len(folders) == len(table.presets) * (len(sets) + bool(table.pretraining))
 
 
 def test_plans_when_there_is_a_pre_training_then_the_others_start_from_it(tmp_path):
     table = COMPARISONS["smcim-table-2"]
-    (_, before), (_, first), *_ = plans(table, plan_of(table, "paper", tmp_path))
+    (_, before), (_, first), *_ = comparison_plans(table, plan_of(table, "paper", tmp_path))
     for row, own in zip(before.experiment.rows, first.experiment.rows, strict=True):
-        assert first.recipe_of(own, 1).start == str(folder_of(before, row, 1) / "checkpoint")
+        assert first.recipe_of(own, 1).start == str(before.folder_of(row, 1) / "checkpoint")
         assert before.recipe_of(row, 1).epochs == 40
         assert first.recipe_of(own, 1).epochs == 60
 
@@ -91,7 +93,7 @@ def test_plans_when_there_is_a_pre_training_then_the_others_start_from_it(tmp_pa
 def test_plans_when_encoders_are_named_for_all_rows_then_only_what_starts_without_a_checkpoint_takes_them(tmp_path):
     table = COMPARISONS["smcim-table-2"]
     named = replace(plan_of(table, "paper", tmp_path), overrides={"image_weights": "resnet", "text_weights": "bert"})
-    (_, before), (_, first), *_ = plans(table, named)
+    (_, before), (_, first), *_ = comparison_plans(table, named)
     assert before.recipe_of(before.experiment.rows[0], 1).text_weights == "bert"
     tuned = first.recipe_of(first.experiment.rows[0], 1)
     assert (bool(tuned.start), tuned.image_weights, tuned.text_weights) == (True, "", "")
@@ -100,7 +102,7 @@ def test_plans_when_encoders_are_named_for_all_rows_then_only_what_starts_withou
 def test_plans_when_of_mcn_then_phrases_of_refcocog_may_be_longer(tmp_path):
     words = {
         part.data["paper"]: plan.recipe_of(plan.experiment.rows[0], 1).model_fields.get("max_tokens", 15)
-        for part, plan in plans(TABLE, plan_of(TABLE, "paper", tmp_path))
+        for part, plan in comparison_plans(TABLE, plan_of(TABLE, "paper", tmp_path))
     }
     assert {name for name, count in words.items() if count == 20} == {"refcocog-umd:val", "refcocog-umd:test"}
 
@@ -109,7 +111,7 @@ def test_measure_trained_when_small_then_one_training_a_seed_and_every_scene_spl
     (one,) = measure_trained(TABLE, plan_of(TABLE, "small", tmp_path, seeds=(1, 2), limit=3))
     assert [recipe.seed for recipe, _ in trained["trained"]] == [1, 2]
     assert {data for _, data in trained["measured"]} == {part.data["small"] for part in TABLE.parts}
-    assert one.beside is TABLE.own[1]
+    assert one.beside == TABLE.own[1].label
     assert one.means == (50.0, 75.0, 25.0, 50.0, 75.0, 25.0, 50.0, 75.0)
     trained["measured"].clear()
     assert measure_trained(TABLE, plan_of(TABLE, "small", tmp_path, seeds=(1, 2), limit=3)) == [one]
@@ -119,19 +121,19 @@ def test_measure_trained_when_small_then_one_training_a_seed_and_every_scene_spl
 def test_measure_given_when_measured_before_then_read_again_unless_the_weights_have_changed(
     trained, tmp_path, tiny_checkpoint
 ):
-    plan = plan_of(TABLE, "small", tmp_path, limit=3)
+    meter = Meter(out=tmp_path, limit=3)
     models = parse_models(str(tiny_checkpoint), ("scenes",))
-    (one,) = measure_given(TABLE, plan, models)
+    (one,) = measure_given(TABLE, "small", meter, models)
     assert len(trained["measured"]) == len(TABLE.parts)
-    assert measure_given(TABLE, plan, models) == [one]
+    assert measure_given(TABLE, "small", meter, models) == [one]
     assert len(trained["measured"]) == len(TABLE.parts)
-    measure_given(TABLE, replace(plan, limit=4), models)
+    measure_given(TABLE, "small", replace(meter, limit=4), models)
     assert len(trained["measured"]) == 2 * len(TABLE.parts)
 
 
 def test_measure_given_when_a_data_set_has_no_checkpoint_then_a_gap(trained, tmp_path, tiny_checkpoint):
     models = parse_models(f"scenes+={tiny_checkpoint}", ("scenes", "scenes+"))
-    (one,) = measure_given(TABLE, plan_of(TABLE, "small", tmp_path), models)
+    (one,) = measure_given(TABLE, "small", Meter(out=tmp_path), models)
     assert one.means == (None, None, None, 50.0, 75.0, 25.0, None, None)
 
 
@@ -143,8 +145,7 @@ def test_parse_models_when_wrong_then_one_sentence(text):
 
 def test_format_when_worked_by_hand_then_ours_the_printed_and_signed_differences():
     values = ((80.0, 82.0), (83.0,), (), (60.0,), (61.0,), (62.0,), (63.0,), (64.0,))
-    ours = Measured(name="mine", beside=TABLE.own[1], values=values)
-    lines = format_comparison(TABLE, [ours], "paper", "n = all").splitlines()
+    lines = format_comparison(TABLE, [mine(*values)], "paper", "n = all").splitlines()
     cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:4] for line in lines if line.startswith("|")}
     assert cells["mine"] == ["81.00 (80.00 to 82.00)", "83.00", "-"]
     assert cells["printed: MCN, darknet53"] == ["80.08", "82.29", "74.98"]
@@ -156,8 +157,7 @@ def test_format_when_worked_by_hand_then_ours_the_printed_and_signed_differences
 
 
 def test_format_when_small_then_it_says_that_the_data_is_other_data():
-    ours = Measured(name="mine", beside=TABLE.own[1], values=((50.0,),) * 8)
-    told = format_comparison(TABLE, [ours], "small", "n = 500")
+    told = format_comparison(TABLE, [mine(*((50.0,),) * 8)], "small", "n = 500")
     assert "other data than the paper's" in told
     assert "scenesg:testA" in told
     assert "over the best" not in told
@@ -169,7 +169,7 @@ def test_everywhere_when_listed_then_every_printed_split_is_measured_by_a_traini
             found = everywhere(name, budget)
             assert len({one.data[budget] for one in found}) == len(found)
             for one in found:
-                made = Plan(experiment=one, budget=budget, out=tmp_path, overrides={})
+                made = Plan(experiment=one, budget=budget, meter=Meter(out=tmp_path), overrides={})
                 recipe = made.recipe_of(one.rows[0], 1)
                 assert not recipe.phrased or recipe.phrased.partition(":")[0] == one.data[budget].partition(":")[0]
     assert len(everywhere("smcim-table-5", "paper")) == 10
@@ -177,11 +177,11 @@ def test_everywhere_when_listed_then_every_printed_split_is_measured_by_a_traini
 
 
 def test_everywhere_when_small_then_rows_share_the_trainings_of_the_table_itself(tmp_path):
-    own = Plan(experiment=EXPERIMENTS["mcn-table-2"], budget="small", out=tmp_path, overrides={})
+    own = Plan(experiment=EXPERIMENTS["mcn-table-2"], budget="small", meter=Meter(out=tmp_path), overrides={})
     for one in everywhere("mcn-table-2", "small"):
         elsewhere = replace(own, experiment=one)
         for row, other in zip(own.experiment.rows, one.rows, strict=True):
-            assert folder_of(own, row, 1) == folder_of(elsewhere, other, 1)
+            assert own.folder_of(row, 1) == elsewhere.folder_of(other, 1)
 
 
 # Commands
@@ -216,7 +216,7 @@ def test_reproduce_when_a_table_is_wanted_everywhere_then_a_table_a_split(traine
     [
         (["mcn-table-4", "--budget", "huge"], "small, paper"),
         (["mcn-table-4", "--model", "a", "--plan"], "--plan"),
-        (["mcn-table-4", "--everywhere"], "--everywhere goes with"),
+        (["mcn-table-4", "--everywhere"], "--everywhere"),
         (["mcn-table-4", "--data", "scenes"], "--data"),
         (["mcn-table-2", "--model", "a"], "--model"),
         (["mcn-table-1", "--steps", "3"], "--steps 3"),

@@ -8,7 +8,8 @@ from deixis.data.formats.jsonl import ReadSamples
 from deixis.geometry.images import letterbox
 from deixis.geometry.masks import encode_rle
 from deixis.models.base import Answer
-from deixis.papers.mcn_table_1 import MCN_TABLE_1, format_mcn_table_1, mcn_table_1, raw_answers
+from deixis.papers.mcn_table_1 import format_mcn_table_1, mcn_table_1, raw_answers
+from deixis.papers.printed import MCN_TABLE_1
 from deixis.structures import Sample
 
 BOX = (8.0, 16.0, 24.0, 40.0)

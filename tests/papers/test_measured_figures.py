@@ -6,24 +6,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from typer.testing import CliRunner
 
-from deixis.charts import PANEL_PX
+from deixis.charts import COLOURS as CHART_COLOURS
 from deixis.cli import app
 from deixis.data import open_dataset
 from deixis.drawing import COLOURS
 from deixis.grounder import load
 from deixis.hub import load_checkpoint, save_checkpoint
-from deixis.papers import learning, lengths
-from deixis.papers.ablations import Figures, Plan
-from deixis.papers.checkpoints import GivenModel
-from deixis.papers.experiments import EXPERIMENTS, IE, REC, RES
-from deixis.papers.figures import mcn_fig_5_a
-from deixis.papers.learning import mcn_fig_5_accuracy, measure_learning
-from deixis.papers.lengths import ByLength, format_lengths, measure_lengths, smcim_fig_5
-from deixis.papers.parts import structures_everywhere
+from deixis.papers import figures
+from deixis.papers.figures import (
+    ByLength,
+    Learning,
+    format_lengths,
+    mcn_fig_5_a,
+    mcn_fig_5_accuracy,
+    measure_learning,
+    measure_lengths,
+    smcim_fig_5,
+)
+from deixis.papers.measure import GivenModel, Measured, Meter
 from deixis.papers.qualitative import Case, Cases, describe_cases, find_cases, smcim_fig_8
+from deixis.papers.tables import EXPERIMENTS, IE, REC, RES, structures_everywhere
 
 
 def run(*arguments):
@@ -54,18 +59,17 @@ def by_split(monkeypatch):
         "scenes:testB": sliced(**{"1-2": (30, 0.9), "6+": (5, 0.2)}),
     }
 
-    def report(model, data, **options):
+    def report(meter, model, data, suppression=None):
         known = reports.get(data, sliced(**{"1-5": (4, 0.25)}))["slices"]["length"]
         factor = 0.5 if model == "b" else 1.0
         return sliced(**{name: (one["n"], factor * one["rec.acc@0.5"]) for name, one in known.items()})
 
-    monkeypatch.setattr(lengths, "measured_report", report)
+    monkeypatch.setattr(Meter, "report", report)
 
 
 def test_lengths_when_two_splits_are_one_test_set_then_groups_are_added_up_by_phrases(by_split, tmp_path):
-    plan = Plan(experiment=EXPERIMENTS["mcn-table-2"], budget="small", out=tmp_path, overrides={})
     models = [GivenModel(name=name, checkpoints={"": name}) for name in "ab"]
-    first, *others = measure_lengths(plan, models)
+    first, *others = measure_lengths("small", Meter(out=tmp_path), models)
     assert (first.dataset, first.measured_on) == ("RefCOCO", "scenes:testA and scenes:testB")
     assert (first.groups, first.counts) == (("1-2", "3", "6+"), (40, 10, 5))
     assert first.percent["a"] == pytest.approx((80.0, 100.0, 20.0))
@@ -90,18 +94,16 @@ def test_smcim_fig_5_when_drawn_then_a_chart_a_data_set_and_a_bar_a_model():
         dataset="RefCOCO", measured_on="x", groups=("1", "2"), counts=(1, 1),
         percent={"a": (100.0, 50.0), "b": (25.0, 0.0)},
     )  # fmt: skip
-    picture = smcim_fig_5([one, one])
-    assert picture.height == 2 * PANEL_PX[1]
-    pixels = np.asarray(picture)[: PANEL_PX[1], : PANEL_PX[0]]
-    areas = [int((pixels == colour).all(-1).sum()) for colour in COLOURS[:2]]
-    assert areas[0] == pytest.approx(6 * areas[1], rel=0.05)  # 150 to 25
+    first, _ = smcim_fig_5([one, one])
+    assert first.groups == {"1": {"a": 100.0, "b": 25.0}, "2": {"a": 50.0, "b": 0.0}}
+    assert first.up_label == "RefCOCO: Acc@0.5 on x, percent"
 
 
 def test_reproduce_smcim_fig_5_when_run_then_table_and_picture(by_split, tmp_path):
     result = run("smcim-fig-5", "--model", "a,b", "--out", tmp_path / "f.png")
     assert result.exit_code == 0, result.output
     assert "| 1-2 | 40 | 80.00 | 40.00 | +40.00 |" in result.stdout
-    assert {COLOURS[0], COLOURS[1]} <= colours_in(tmp_path / "f.png")
+    assert {ImageColor.getrgb(one) for one in CHART_COLOURS[:2]} <= colours_in(tmp_path / "f.png")
 
 
 # SMCIM Fig. 8
@@ -160,13 +162,13 @@ def kept(tiny_checkpoint, tmp_path):
 def test_learning_when_states_are_kept_then_each_is_measured_once_by_its_averaged_weights(kept, monkeypatch):
     samples = open_dataset("scenes", split="val", limit=2)
     seen = []
-    measure = learning.evaluate
+    measure = figures.evaluate
 
     def noted(grounder, *arguments, **options):
         seen.append(sum(float(one.detach().abs().sum()) for one in grounder.model.parameters()))
         return measure(grounder, *arguments, **options)
 
-    monkeypatch.setattr(learning, "evaluate", noted)
+    monkeypatch.setattr(figures, "evaluate", noted)
     found = measure_learning(kept, samples, "scenes:val", precision="float32")
     assert found.steps == (5, 10)
     assert seen[0] > 0 == seen[1]
@@ -185,23 +187,20 @@ def test_learning_when_a_state_is_damaged_or_there_is_none_then_one_sentence(kep
 
 
 def test_mcn_fig_5_accuracy_when_drawn_then_a_chart_a_branch_and_a_line_a_run():
-    one = learning.Learning(name="one", steps=(1, 2), values={REC: (10.0, 20.0), RES: (None, None)})
-    two = learning.Learning(name="two", steps=(1, 2), values={REC: (1.0, 2.0), RES: (5.0, 6.0)})
-    picture = mcn_fig_5_accuracy([one, two], "scenes:val")
-    assert picture.height == 2 * PANEL_PX[1]
-    lower = np.asarray(picture)[PANEL_PX[1] :, : PANEL_PX[0]]
-    # a name has one colour in all charts
-    assert not (lower == COLOURS[0]).all(-1).any()
-    assert (lower == COLOURS[1]).all(-1).any()
-    with pytest.raises(ValueError, match="1 to"):
-        mcn_fig_5_accuracy([replace(one, values={REC: (None, None), RES: (None, None)})], "scenes:val")
+    one = Learning(name="one", steps=(1, 2), values={REC: (10.0, 20.0), RES: (None, None)})
+    two = Learning(name="two", steps=(1, 2), values={REC: (1.0, 2.0), RES: (5.0, 6.0)})
+    boxes, masks = mcn_fig_5_accuracy([one, two], "scenes:val")
+    assert [line.name for line in boxes.lines] == ["one", "two"]
+    assert [line.name for line in masks.lines] == ["two"]
+    assert masks.lines[0].points == [(1, 5.0), (2, 6.0)]
+    assert mcn_fig_5_accuracy([replace(one, values={REC: (None, None), RES: (None, None)})], "scenes:val") == []
 
 
 def test_reproduce_mcn_fig_5_when_data_is_named_then_accuracy_of_the_kept_states(kept, tmp_path):
     out = tmp_path / "f.png"
     result = run("mcn-fig-5", "--runs", kept, "--data", "scenes:val", "--limit", 1, "--out", out)
     assert result.exit_code == 0, result.output
-    assert COLOURS[0] in colours_in(out)
+    assert len(colours_in(out)) > 2
     stored = json.loads((kept / "learning.json").read_text())
     assert [list(one) for one in stored.values()] == [["state-00000005.pt", "state-00000010.pt"]]
 
@@ -210,12 +209,13 @@ def test_mcn_fig_5_a_when_drawn_then_bars_of_both_branches_by_data_set():
     measured = []
     for experiment in structures_everywhere("small"):
         values = [(40.0, None) if row.name.startswith("Single_REC") else (None, 20.0) for row in experiment.rows]
-        rows = [Figures(row, (value,)) for row, value in zip(experiment.rows, values, strict=True)]
+        rows = [
+            Measured(row, ((boxes,), (masks,))) for row, (boxes, masks) in zip(experiment.rows, values, strict=True)
+        ]
         measured.append((experiment, rows))
-    picture = mcn_fig_5_a(measured)
-    assert picture.height == 2 * PANEL_PX[1]
-    assert (np.asarray(picture)[: PANEL_PX[1], : PANEL_PX[0]] == COLOURS[0]).all(-1).any()
-    assert not (np.asarray(picture)[PANEL_PX[1] :, : PANEL_PX[0]] == COLOURS[0]).all(-1).any()
+    boxes, masks = mcn_fig_5_a(measured)
+    assert list(boxes.groups) == list(masks.groups) == ["scenes:val", "scenes+:val", "scenesg:val"]
+    assert [len(panel.groups["scenes:val"]) for panel in (boxes, masks)] == [2, 6]
 
 
 def test_columns_of_table_3_when_drawn_then_boxes_and_masks():
@@ -230,17 +230,14 @@ def test_reproduce_smcim_fig_2_when_run_then_measured_points_beside_the_printed_
     tiny_checkpoint, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("deixis.cli.measured_figures.ROUNDS", 1)
-    monkeypatch.setattr(
-        "deixis.papers.checkpoints.measured_report",
-        lambda *a, **k: {"rec": {"acc@0.5": 0.5}, "res": None, "ie": None},
-    )
+    monkeypatch.setattr(figures, "TIMING_ROUNDS", 1)
+    monkeypatch.setattr(Meter, "report", lambda *a: {"rec": {"acc@0.5": 0.5}, "res": None, "ie": None})
     result = run("smcim-fig-2", "--model", tiny_checkpoint, "--out", tmp_path / "f.png")
     assert result.exit_code == 0, result.output
     assert "| printed: smcim-r50 | 31.5 | 73.54 | GTX 1080 Ti; RefCOCO+ val |" in result.stdout
     assert "| printed: smcim-r101, with large-scale pre-training | 24.6 | 82.47 |" in result.stdout
     assert "| 50.00 |" in result.stdout
-    assert COLOURS[0] in colours_in(tmp_path / "f.png")
+    assert ImageColor.getrgb(CHART_COLOURS[0]) in colours_in(tmp_path / "f.png")
 
 
 @pytest.mark.parametrize(

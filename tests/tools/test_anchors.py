@@ -177,7 +177,7 @@ def test_image_hw_when_too_large_then_refused_unread(tmp_path, monkeypatch):
     Image.new("1", (10_001, 10_000)).save(path)
     with pytest.raises(ValueError, match="at most 100000000 pixels, got 10001 x 10000"):
         read_image_hw(path)
-    for module in ("data.anchors", "geometry.images"):
+    for module in ("tools.anchors", "geometry.images"):
         monkeypatch.setattr(f"deixis.{module}.MAX_FILE_BYTES", 9)
     with pytest.raises(ValueError, match="at most 9 bytes"):
         read_image_hw(path)

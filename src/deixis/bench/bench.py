@@ -6,6 +6,7 @@ machine does meets all alike.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import statistics
@@ -25,33 +26,7 @@ BATCH_ROUNDS = 3
 """Batches take long and vary little: at most so many rounds of each size."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Printed:
-    """What a paper prints of its own model; None where it does not."""
-
-    source: str
-    parameters: float | None = None
-    operations: float | None = None
-    """For one image of ``image_px`` and a phrase of ``words``."""
-    per_second: float
-    """Images with a phrase each, on a GTX 1080 Ti."""
-    image_px: int
-    words: int
-
-
 ENCODER_BLOCK = "smcim-r50:interaction=encoder"
-PRINTED = {
-    "smcim-r50": Printed(
-        source="SMCIM Table V", parameters=147.15e6, operations=110.76e9, per_second=31.5, image_px=512, words=40
-    ),
-    ENCODER_BLOCK: Printed(
-        source="SMCIM Table V", parameters=121.14e6, operations=126.89e9, per_second=25.3, image_px=512, words=40
-    ),
-    "smcim-r101": Printed(source="SMCIM section IV-C", per_second=24.6, image_px=512, words=40),
-    "mcn-darknet53": Printed(source="MCN Table 4", per_second=1000 / 56, image_px=416, words=15),
-    "mcn-vgg16": Printed(source="MCN Table 4", per_second=1000 / 48, image_px=416, words=15),
-}
-"""By the preset's name."""
 BLOCKS = ("smcim-r50", ENCODER_BLOCK)
 """The two rows of SMCIM Table V."""
 
@@ -151,17 +126,6 @@ class Result:
         return ours, other
 
 
-class _Steps:
-    """Tells how far the work is."""
-
-    def __init__(self, tell: Callable[[int, int | None], None], total: int) -> None:
-        self._tell, self._total, self._done = tell, total, 0
-
-    def step(self) -> None:
-        self._done += 1
-        self._tell(self._done, self._total)
-
-
 def bench(
     subjects: Sequence[Subject],
     *,
@@ -199,15 +163,19 @@ def bench(
     ]
     sizes = sorted(set(batch_sizes))
     turns = rounds + min(rounds, BATCH_ROUNDS) * len(sizes)
-    steps = _Steps(progress, len(jobs) * (1 + turns) + len(subjects))
+    total, number = len(jobs) * (1 + turns) + len(subjects), itertools.count(1)
+
+    def step() -> None:
+        progress(next(number), total)
+
     machine, problems = describe_machine(), []
     with ExitStack() as stack:
-        workers = _start(jobs, stack, problems, steps)
-        rows = _take_turns(workers, rounds=rounds, sizes=sizes, threads=threads, steps=steps)
+        workers = _start(jobs, stack, problems, step)
+        rows = _take_turns(workers, rounds=rounds, sizes=sizes, threads=threads, step=step)
     counts = {}
     for subject in subjects:
         counts[subject.name] = count(subject, image_px=image_px, words=words)
-        steps.step()
+        step()
     for row in rows:
         row.counts = counts[row.subject.name]
     return Result(
@@ -219,11 +187,13 @@ def bench(
     )
 
 
-def _start(jobs: Sequence[Job], stack: ExitStack, problems: list[str], steps: _Steps) -> list[tuple[Worker, Row]]:
+def _start(
+    jobs: Sequence[Job], stack: ExitStack, problems: list[str], step: Callable[[], None]
+) -> list[tuple[Worker, Row]]:
     """Start the processes one after the other, each with its first call; a peer that cannot is left out."""
     started = []
     for job in jobs:
-        steps.step()
+        step()
         try:
             worker = stack.enter_context(Worker(job))
             first_ms = worker.ask("first")
@@ -244,14 +214,19 @@ def _start(jobs: Sequence[Job], stack: ExitStack, problems: list[str], steps: _S
 
 
 def _take_turns(
-    workers: Sequence[tuple[Worker, Row]], *, rounds: int, sizes: Sequence[int], threads: int | None, steps: _Steps
+    workers: Sequence[tuple[Worker, Row]],
+    *,
+    rounds: int,
+    sizes: Sequence[int],
+    threads: int | None,
+    step: Callable[[], None],
 ) -> list[Row]:
     """Single images, then batches from small to large; every second round goes backwards."""
-    products = _matrix_products([row.precision for _, row in workers], threads)
+    products = {name: MatrixProducts(name, threads) for name in dict.fromkeys(row.precision for _, row in workers)}
     for number in range(rounds):
         for worker, row in workers[:: -1 if number % 2 else 1]:
             row.turns.append(worker.ask("turn"))
-            steps.step()
+            step()
         for one in products.values():
             one.turn()
     for worker, row in workers:
@@ -261,14 +236,10 @@ def _take_turns(
         for number in range(min(rounds, BATCH_ROUNDS)):
             for worker, row in workers[:: -1 if number % 2 else 1]:
                 row.batch_ms.setdefault(size, []).append(worker.ask("batch", size))
-                steps.step()
+                step()
         for worker, row in workers:
             row.peak_mb[str(size)] = worker.ask("peak_mb")
     return [row for _, row in workers]
-
-
-def _matrix_products(precisions: Sequence[str], threads: int | None) -> dict[str, MatrixProducts]:
-    return {precision: MatrixProducts(precision, threads) for precision in dict.fromkeys(precisions)}
 
 
 def describe_machine() -> dict[str, Any]:
@@ -286,74 +257,3 @@ def describe_machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def report(result: Result) -> dict[str, Any]:
-    """Plain values for JSON; times in ms, memory in 10^6 bytes."""
-    models = [
-        {
-            "model": name,
-            "kind": result.kinds[name],
-            "image_px": counts.image_px,
-            "words": counts.words,
-            "parameters": {**counts.parameters, "all": counts.all_parameters},
-            "operations": {**counts.operations, "all": counts.all_operations},
-            "block_parameters": counts.blocks,
-        }
-        for name, counts in result.counts.items()
-    ]
-    return {
-        "machine": dict(result.machine),
-        "models": models,
-        "times": [_report_row(result, row) for row in result.rows],
-        "ca2m_times_as_fast_as_encoder": {
-            precision: {"model": whole, "fusion": alone, "paper": paper_block_ratio()}
-            for precision, (whole, alone) in result.blocks().items()
-        },
-        "problems": list(result.problems),
-    }
-
-
-def _report_row(result: Result, row: Row) -> dict[str, Any]:
-    return {
-        "model": row.subject.name,
-        "precision": row.precision,
-        "rounds": len(row.turns),
-        "start_s": row.start_s,
-        "cold_ms": row.first_ms,
-        "warm_ms": _median_and_p95(row.ms),
-        "second_phrase_ms": _median_and_p95(row.second_ms) if row.second_ms else None,
-        "part_ms": row.part_ms,
-        "times_over_first": result.times_over_first(row),
-        "per_second": {str(size): value for size, value in row.per_second.items()},
-        "peak_mb": row.peak_mb,
-        "gflops": row.gflops,
-        "matmul_gflops": row.best_gflops,
-        "share_of_matmul": row.share_of_peak,
-    }
-
-
-def _median_and_p95(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "p95": percentile(values, 95)}
-
-
-def paper_block_ratio() -> float:
-    """How many times as fast CA2M is in SMCIM Table V: 31.5 / 25.3."""
-    return PRINTED[BLOCKS[0]].per_second / PRINTED[BLOCKS[1]].per_second
-
-
-def paper_blocks_saved() -> float:
-    """How many parameters fewer the encoder blocks have in SMCIM Table V: 147.15M - 121.14M."""
-    ours, other = (PRINTED[name].parameters for name in BLOCKS)
-    assert ours is not None
-    assert other is not None
-    return ours - other
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Linear between the two nearest of at least one value."""
-    ordered = sorted(values)
-    at = (len(ordered) - 1) * percent / 100
-    below = int(at)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (at - below) * (ordered[above] - ordered[below])

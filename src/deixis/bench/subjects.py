@@ -1,30 +1,35 @@
-"""What can be measured: checkpoints, presets with random weights, and peers, all asked in the same way."""
+"""What can be measured: checkpoints, and with random weights presets and peers, all asked in the same way."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deixis.bench.operations import (
     GROUNDING_PARTS,
+    HEAD,
+    IMAGE,
+    TEXT,
     Counts,
     count_blocks,
     count_operations,
     count_parameters,
     present_parts,
 )
-from deixis.bench.peers import PEERS, build_peer
 from deixis.config import PRESETS, preset
 from deixis.hub import find_checkpoint, load_checkpoint
 from deixis.models.base import GroundingModel
 from deixis.models.registry import build_model
 
 CANVAS_STEP_PX = 32
+CLS, SEP, FULL_STOP = 101, 102, 1012
+"""Word pieces of BERT at which Grounding DINO splits its phrases."""
+OWL_MAX_WORDS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,60 +45,43 @@ class Subject:
     """Fields of the preset that are replaced."""
 
 
-class Timed(Protocol):
+class Timed:
     """A network that is asked with random pixels and words."""
 
-    @property
-    def model(self) -> nn.Module:
-        """In eval mode."""
-        ...
+    keeps_images = True
+    """Whether a second phrase on the same image need not encode it again."""
 
-    @property
-    def parts(self) -> Mapping[str, str]:
+    def __init__(self, model: nn.Module, *, parts: Mapping[str, str], image_px: int, words: int) -> None:
+        self.model: Any = model.eval()
+        self.parts = parts
         """From a module's qualified name to one of `deixis.bench.operations.PARTS`."""
-        ...
-
-    @property
-    def image_px(self) -> int:
+        self.image_px = image_px
         """Side of the square image."""
-        ...
-
-    @property
-    def words(self) -> int:
+        self.words = words
         """Tokens a phrase."""
-        ...
 
-    @property
-    def keeps_images(self) -> bool:
-        """Whether a second phrase on the same image need not encode it again."""
-        ...
-
-    def inputs(self, pixels: Tensor, token_ids: Tensor) -> Mapping[str, Tensor]:
+    def inputs(self, pixels: Tensor, token_ids: Tensor) -> dict[str, Tensor]:
         """Arguments of the network's forward, which does all at once, for B images with a phrase each."""
-        ...
+        raise NotImplementedError
 
     def encode(self, pixels: Tensor) -> Any:  # noqa: ANN401  each has its own
         """What is kept of images [B, 3, S, S]."""
-        ...
+        raise NotImplementedError
 
     def answer(self, encoded: Any, pixels: Tensor, token_ids: Tensor) -> object:  # noqa: ANN401
         """What phrases [B, T] mean in them."""
-        ...
+        raise NotImplementedError
 
 
-class TimedGrounder:
-    """A network of Deixis without what is around it: no file is read, no mask is brought to an image's size."""
-
-    keeps_images = True
+class TimedGrounder(Timed):
+    """A network of Deixis alone: no file is read, no mask is resized to an image; decoding to boxes is included."""
 
     def __init__(self, model: GroundingModel, *, image_px: int | None, words: int) -> None:
-        self.model = model.eval()
-        self.parts = present_parts(model, GROUNDING_PARTS)
-        self.image_px = image_px or int(model.config.image_size)
-        self.words = words
+        parts = present_parts(model, GROUNDING_PARTS)
+        super().__init__(model, parts=parts, image_px=image_px or int(model.config.image_size), words=words)
 
     def inputs(self, pixels: Tensor, token_ids: Tensor) -> dict[str, Tensor]:
-        """See :class:`Timed`; the picture fills its canvas and no word is padding."""
+        """The image fills its canvas and no word is padding."""
         return {
             "pixels": pixels,
             "content": _whole_canvas(pixels),
@@ -102,13 +90,90 @@ class TimedGrounder:
             "token_valid": torch.ones_like(token_ids, dtype=torch.bool),
         }
 
-    def encode(self, pixels: Tensor) -> Any:  # noqa: ANN401  each family has its own
+    def encode(self, pixels: Tensor) -> Any:  # noqa: ANN401
         """See :class:`Timed`."""
         return self.model.encode_image(pixels, _whole_canvas(pixels))
 
     def answer(self, encoded: Any, pixels: Tensor, token_ids: Tensor) -> object:  # noqa: ANN401
-        """See :class:`Timed`; decoding to boxes included."""
+        """See :class:`Timed`."""
         return self.model.answer(encoded, token_ids, torch.ones_like(token_ids, dtype=torch.bool))
+
+
+class GroundingDinoPeer(Timed):
+    """Grounding DINO (Liu et al., 2023) with Swin-T: image and words meet in its encoder, so nothing can be kept."""
+
+    keeps_images = False
+    own_px = 800
+
+    def __init__(self, *, image_px: int | None, words: int, config: Any = None) -> None:  # noqa: ANN401  lazy import
+        from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
+
+        config = config or GroundingDinoConfig(disable_custom_kernels=True)  # pyright: ignore[reportCallIssue]
+        parts = {
+            "model.backbone": IMAGE,
+            "model.input_proj_vision": IMAGE,
+            "model.text_backbone": TEXT,
+            "model.text_projection": TEXT,
+            "model.decoder": HEAD,
+        }  # the decoder holds the box heads; what follows it is next to nothing
+        model = GroundingDinoForObjectDetection(config)
+        super().__init__(model, parts=parts, image_px=image_px or self.own_px, words=max(words, 4))
+
+    def inputs(self, pixels: Tensor, token_ids: Tensor) -> dict[str, Tensor]:
+        """See :class:`Timed`."""
+        ids = torch.full_like(token_ids, FULL_STOP + 1)
+        ids[:, 0], ids[:, -2], ids[:, -1] = CLS, FULL_STOP, SEP
+        return {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def encode(self, pixels: Tensor) -> None:
+        """Nothing is kept of an image."""
+
+    def answer(self, encoded: object, pixels: Tensor, token_ids: Tensor) -> object:
+        """See :class:`Timed`."""
+        return self.model(**self.inputs(pixels, token_ids))
+
+
+class OwlViTPeer(Timed):
+    """OWL-ViT (Minderer et al., 2022) with ViT-B/32: image and words meet in the class head alone."""
+
+    def __init__(self, *, image_px: int | None, words: int, config: Any = None) -> None:  # noqa: ANN401  lazy import
+        from transformers import OwlViTConfig, OwlViTForObjectDetection
+
+        config = config or OwlViTConfig()
+        if image_px is not None:
+            config.vision_config.image_size = image_px
+        parts = {
+            "owlvit.vision_model": IMAGE,
+            "owlvit.text_model": TEXT,
+            "owlvit.text_projection": TEXT,
+            "class_head": HEAD,
+            "box_head": HEAD,
+        }
+        side = int(config.vision_config.image_size)
+        super().__init__(OwlViTForObjectDetection(config), parts=parts, image_px=side, words=min(words, OWL_MAX_WORDS))
+
+    def inputs(self, pixels: Tensor, token_ids: Tensor) -> dict[str, Tensor]:
+        """See :class:`Timed`."""
+        return {"pixel_values": pixels, "input_ids": token_ids, "attention_mask": torch.ones_like(token_ids)}
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """See :class:`Timed`."""
+        return self.model.image_embedder(pixel_values=pixels)[0]  # features of the patches [B, h, w, D]
+
+    def answer(self, encoded: Tensor, pixels: Tensor, token_ids: Tensor) -> object:
+        """See :class:`Timed`."""
+        owlvit, patches = self.model.owlvit, encoded.flatten(1, 2)
+        pooled = owlvit.text_model(input_ids=token_ids, attention_mask=torch.ones_like(token_ids)).pooler_output
+        logits, _ = self.model.class_predictor(patches, owlvit.text_projection(pooled)[:, None])
+        return logits, self.model.box_predictor(patches, encoded)
+
+
+PEERS: Mapping[str, type[GroundingDinoPeer | OwlViTPeer]] = {
+    "grounding-dino": GroundingDinoPeer,
+    "owl-vit": OwlViTPeer,
+}
+"""Built by transformers, when one is measured, from its own configurations: nothing is downloaded, as what a network
+costs does not depend on its weights."""
 
 
 def _whole_canvas(pixels: Tensor) -> Tensor:
@@ -156,12 +221,8 @@ def find_subjects(texts: Sequence[str], *, peers: bool = False) -> list[Subject]
     """
     if doubled := sorted({text for text in texts if texts.count(text) > 1}):
         raise ValueError(f"expected each model once, got {doubled[0]!r} twice; leave one out")
-    return [*map(find_subject, texts), *(peer_subjects() if peers else ())]
-
-
-def peer_subjects() -> list[Subject]:
-    """All peers."""
-    return [Subject(name=name, kind="peer", where=name) for name in PEERS]
+    found = [Subject(name=name, kind="peer", where=name) for name in PEERS] if peers else []
+    return [*map(find_subject, texts), *found]
 
 
 def build(subject: Subject, *, image_px: int | None, words: int) -> Timed:
@@ -176,7 +237,7 @@ def build(subject: Subject, *, image_px: int | None, words: int) -> Timed:
         ValueError: the size does not fit the model, or a checkpoint is damaged.
     """
     if subject.kind == "peer":
-        return build_peer(subject.where, image_px=image_px, words=words)
+        return PEERS[subject.where](image_px=image_px, words=words)
     if image_px is not None and image_px % CANVAS_STEP_PX:
         raise ValueError(f"expected an image size that is a multiple of {CANVAS_STEP_PX}, got {image_px!r}")
     if subject.kind == "checkpoint":

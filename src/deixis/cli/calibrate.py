@@ -14,13 +14,13 @@ from deixis.cli.running import tell_problems
 def calibrate(
     folder: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The checkpoint folder to write into.")],
     datasets: Annotated[
-        list[str], typer.Argument(metavar="DATASET[:SPLIT]...", help="Validation data, never tested on.")
+        list[str], typer.Argument(metavar="DATASET[:SPLIT]...", help="Validation data, not the test data.")
     ],
     root: Annotated[Path | None, typer.Option(help="The folder of the data sets' files.")] = None,
-    limit: Annotated[int, typer.Option(min=10, help="At most so many samples of each data set.")] = 400,
-    absent: Annotated[float, typer.Option(min=0, max=1, help="Share of images also asked for what they lack.")] = 0.5,
+    limit: Annotated[int, typer.Option(min=10, help="Maximum number of samples of each data set.")] = 400,
+    absent: Annotated[float, typer.Option(min=0, max=1, help="Share of images also asked for something absent.")] = 0.5,
     keep_weights: Annotated[
-        bool, typer.Option("--keep-weights", help="Fit temperature and thresholds alone; for little data.")
+        bool, typer.Option("--keep-weights", help="Fit only temperature and thresholds; for little data.")
     ] = False,
 ) -> None:
     """Fit score and the threshold of "found" on validation data, and store them in CHECKPOINT's config.json."""

@@ -31,26 +31,24 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL [MODEL_B] DATASET[:SPLIT]",
-            help="A bundled name or a checkpoint folder, one or two; then a name, a .jsonl, or a COCO .json.",
+            help="One or two models (bundled name or checkpoint folder), then a data set (name, .jsonl or COCO .json).",
         ),
     ],
     root: Annotated[Path | None, typer.Option(help="The folder of the data set's files.")] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Write predictions.jsonl as it comes, metrics.json, metrics.md and report.html here."),
+        typer.Option(help="The folder for predictions.jsonl, metrics.json, metrics.md and report.html."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of samples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     precision: Annotated[Precision, typer.Option(help="The number format of the computation.")] = Precision.auto,
     suppression: Annotated[
         Suppression | None, typer.Option(help="How the box corrects the mask.  [default: the model's own]")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, max=256, help="How many share the work; same figures.")] = 1,
-    resume: Annotated[
-        bool, typer.Option(help="Go on where the same evaluation was cut off, if it was, in the report's folder.")
-    ] = True,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Number of processes; the figures stay the same.")] = 1,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted evaluation in the report's folder.")] = True,
 ) -> None:
-    """Measure MODEL on every phrase of DATASET, beside baselines that know nothing of the phrase.
+    """Measure MODEL on every phrase of DATASET, beside baselines that ignore the phrase.
 
     With two models: by how much the second is better, and where they differ.
     """

@@ -34,31 +34,31 @@ def ground(
     image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)] = None,
     phrases: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PHRASE...", help="What to point at, one or several phrases.", show_default=False),
+        typer.Argument(metavar="PHRASE...", help="One or more phrases to point at.", show_default=False),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", help="A bundled name, a checkpoint folder, or hf-hub:org/repo.")
     ] = DEFAULT_MODEL,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per phrase, one a line.")] = False,
-    overlay: Annotated[Path | None, typer.Option(help="Write a picture of all phrases: box, mask, words.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per phrase and line.")] = False,
+    overlay: Annotated[Path | None, typer.Option(help="Write an image with box, mask and text of each phrase.")] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Write the mask as a PNG of 0 and 255; several phrases give F-1.png, F-2.png...")
     ] = None,
     attention: Annotated[
         Path | None,
         typer.Option(
-            help="Write a picture of where box and mask look, and of a smcim model which words it heeds; several "
+            help="Write an image of where the box and mask branches attend (for smcim also to which words); several "
             "phrases give F-1.png, F-2.png..."
         ),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="bfloat16 is faster where the processor has it.")] = (
+    precision: Annotated[Precision, typer.Option(help="bfloat16 is faster on processors that support it.")] = (
         Precision.auto
     ),
     batch: Annotated[
         Path | None, typer.Option(help='Read JSONL lines {"image", "phrase", "id"} instead of IMAGE and PHRASE.')
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="With --batch: the JSONL file of results, one line a line.")] = None,
-    overlays: Annotated[Path | None, typer.Option(help="With --batch: a folder for one picture a line.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --batch: the JSONL file of results, one per line.")] = None,
+    overlays: Annotated[Path | None, typer.Option(help="With --batch: a folder for an overlay of each line.")] = None,
 ) -> None:
     """Point at what each PHRASE means in IMAGE.
 
@@ -91,7 +91,7 @@ def ground(
 
 
 def _check_outputs(image: str, *, overlay: Path | None, mask: Path | None, attention: Path | None, count: int) -> None:
-    """Refuse pictures that cannot be written, or of which one would overwrite another."""
+    """Refuse output files that cannot be written or that would overwrite each other."""
     owners: dict[str, str] = {}
     for option, path in (("--overlay", overlay), ("--mask", mask), ("--attention", attention)):
         if path is None:
@@ -119,7 +119,7 @@ def _check_branches(scene: Scene, answer: Grounding, *, mask: Path | None, atten
 
 
 def _look(image: str, *, model: str, precision: str) -> Scene:
-    """Encode the image; a file that is none is refused before the model is loaded."""
+    """Encode the image; refuse an unreadable one before the model is loaded."""
     from deixis.geometry.images import read_image
 
     pixels = read_image(image)

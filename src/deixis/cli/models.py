@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from deixis.cli.running import print_json, print_line, print_table
+
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -18,18 +20,14 @@ def models(
 
     rows = [describe_checkpoint(name, find_checkpoint(name)) for name in list_bundled()]
     if as_json:
-        typer.echo(json.dumps({"bundled": rows, "presets": sorted(PRESETS)}, allow_nan=False))
+        print_json({"bundled": rows, "presets": sorted(PRESETS)})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("bundled", "family", "parameters", "MB", "measured")
+    table = []
     for row in rows:
         measured = "\n".join(f"{key} {_short(value)}" for key, value in row["measured"].items())
-        table.add_row(row["name"], row["family"], f"{row['parameters'] / 1e6:.1f} M", f"{row['mb']:.1f}", measured)
-    console = Console()
-    console.print(table)
-    console.print("presets to train: " + ", ".join(sorted(PRESETS)), highlight=False)
+        table.append([row["name"], row["family"], f"{row['parameters'] / 1e6:.1f} M", f"{row['mb']:.1f}", measured])
+    print_table(["bundled", "family", "parameters", "MB", "measured"], table)
+    print_line("presets to train: " + ", ".join(sorted(PRESETS)))
 
 
 def describe_checkpoint(name: str, folder: Path) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deixis.cli.running import check_writable
+from deixis.cli.running import check_chart, write_image
 from deixis.cli.train import read_recipe
+from deixis.text_tables import aligned_table, cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from deixis.train.curves import Curve
 
@@ -35,32 +36,18 @@ def compare(
     two: Annotated[Path, typer.Argument(metavar="B", help="That of another.")],
     out: Annotated[Path | None, typer.Option(help="A PNG to write with the curves of both.")] = None,
 ) -> None:
-    """Say in what two runs differ and put their losses side by side."""
+    """Show how two runs differ: their recipes and, side by side, their losses."""
     if out is not None:
-        check_writable(out, suffixes=(".png",))
-    from deixis.train.curves import draw_curves
+        check_chart(out)
+    from deixis.train.curves import draw_curves, read_log
 
     recipes = [asdict(read_recipe(folder)) for folder in (one, two)]
-    curves = [_curves(folder) for folder in (one, two)]
+    curves = [read_log(folder).curves for folder in (one, two)]
     typer.echo(f"A: {one}\nB: {two}\n")
     typer.echo("\n".join(recipe_differences(*recipes)) or "The recipes are the same.")
     typer.echo("\n" + losses_side_by_side(*curves))
     if out is not None:
-        from deixis.train.run_logging import write_picture
-
-        write_picture(out, draw_curves({f"A: {one.name}": curves[0], f"B: {two.name}": curves[1]}))
-        typer.echo(f"\ncurves: {out}")
-
-
-def _curves(folder: Path) -> dict[str, Curve]:
-    from deixis.train.curves import LOG, curves_of, read_rows
-
-    curves = curves_of(read_rows(folder / LOG))
-    if not any(curves.values()):
-        raise ValueError(
-            f"expected the losses of at least one step in {str(folder / LOG)!r}, got none; let the run go on first"
-        )
-    return curves
+        write_image(draw_curves({f"A: {one.name}": curves[0], f"B: {two.name}": curves[1]}), out)
 
 
 def recipe_differences(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
@@ -90,26 +77,21 @@ def losses_side_by_side(one: Mapping[str, Curve], two: Mapping[str, Curve]) -> s
     last = min(max(step for curve in curves.values() for step, _ in curve) for curves in (one, two))
     count = min(_STEPS_SHOWN, last)
     stops = [0, *(round(last * number / count) for number in range(1, count + 1))]
-    rows = [("loss to step", "A", "B", "B - A")]
+    rows = [["loss to step", "A", "B", "B - A"]]
     for since, until in pairwise(stops):
-        rows.append(_row(str(until), *(_mean(curves.get("loss", []), since, until) for curves in (one, two))))
-    rows.append(("", "", "", ""))
-    rows.append((f"steps {stops[-2] + 1} to {last}", "A", "B", "B - A"))
-    for name in dict.fromkeys((*one, *two)):
-        rows.append(_row(name, *(_mean(curves.get(name, []), stops[-2], last) for curves in (one, two))))
-    width = max(len(row[0]) for row in rows)
-    return "\n".join(f"{a:{width}}{b:>12}{c:>12}{d:>12}".rstrip() for a, b, c, d in rows)
+        rows.append([str(until), *_means("loss", (one, two), since, until)])
+    rows.append(["", "", "", ""])
+    rows.append([f"steps {stops[-2] + 1} to {last}", "A", "B", "B - A"])
+    rows += [[name, *_means(name, (one, two), stops[-2], last)] for name in dict.fromkeys((*one, *two))]
+    return aligned_table(rows)
 
 
-def _mean(curve: Curve, since: int, until: int) -> float | None:
-    values = [value for step, value in curve if since < step <= until]
-    return sum(values) / len(values) if values else None
-
-
-def _row(name: str, mine: float | None, theirs: float | None) -> tuple[str, str, str, str]:
+def _means(name: str, runs: Sequence[Mapping[str, Curve]], since: int, until: int) -> list[str]:
+    """The mean of a loss in both runs over those steps, and the difference."""
+    means: list[float | None] = []
+    for curves in runs:
+        values = [value for step, value in curves.get(name, []) if since < step <= until and value is not None]
+        means.append(sum(values) / len(values) if values else None)
+    mine, theirs = means
     difference = None if mine is None or theirs is None else theirs - mine
-    return name, _number(mine), _number(theirs), "-" if difference is None else f"{difference:+.4g}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.5g}"
+    return [cell(mine, ".5g"), cell(theirs, ".5g"), cell(difference, "+.4g")]

@@ -1,4 +1,4 @@
-"""``deixis train``: run a named recipe, or go on with a run."""
+"""``deixis train``: run a named recipe, or continue a run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deixis.cli import finetune
-from deixis.cli.running import sentence, tell
+from deixis.cli.running import sentence, tell, tell_problems
 from deixis.train.recipe_checks import renamed
 from deixis.train.recipes import Recipe, list_recipes, recipe, recipe_of_json
 
@@ -20,11 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LISTED = "\n".join(f"  {name:15} {line}" for name, line in list_recipes().items())
-HELP = f"""Train a model by RECIPE, or go on with a run.
+FINETUNE = "finetune"
+REHEARSAL = "0.4"
+"""The share of drawn scenes that ``--keep`` stands for."""
+_FINETUNE_OPTIONS = {"--data": "--phrased", "--model": "--start", "--val": "--validation"}
+_UNREAD_BY_FINETUNE = (
+    "image_weights", "text_weights", "model_fields", "instances", "partial_instances", "instances_share",
+    "partial_share", "scenes_share", "paste_share", "epochs", "printed_images", "printed_rates", "scale_lr",
+    "pseudo_instances", "pseudo_share", "min_area",
+)  # fmt: skip
+HELP = f"""Train a model by RECIPE, or continue a run.
 
 Every field of a recipe is an option too: --steps 200 --lr 1e-3 --image_sizes "[256, 320]"; --show lists them.
-Steps run in bfloat16 where the processor has it and the recipe says auto; --precision float32 or bfloat16 decides.
-The recipe finetune is told --data FILE, --model CHECKPOINT, --val FILE, and --keep to keep what the model knew.
+Steps run in bfloat16 if the processor supports it and the recipe says auto; --precision float32 or bfloat16 decides.
+The recipe finetune takes --data FILE, --model CHECKPOINT, --val FILE, and --keep to retain what the model knew.
 
 \b
 Recipes:
@@ -36,16 +44,16 @@ def train(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="RECIPE", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the run.  [default: runs/RECIPE]")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and stop.")] = False,
-    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; resume later.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")] = False,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after this many minutes; resume later.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write RUN/tensorboard.")] = False,
     find_batch: Annotated[
         bool, typer.Option("--find_batch", "--find-batch", help="Find the largest --images that fits, and stop.")
     ] = False,
     memory_gb: Annotated[
         float | None,
-        typer.Option("--memory_gb", "--memory-gb", min=0.1, help="With --find_batch.  [default: 90 % of what is free]"),
+        typer.Option("--memory_gb", "--memory-gb", min=0.1, help="With --find_batch.  [default: 90 % of free memory]"),
     ] = None,
 ) -> None:
     """Run it; the help text is :data:`HELP`."""
@@ -53,9 +61,9 @@ def train(
         raise typer.BadParameter("expected a RECIPE or --resume RUN, one of them")
     if resume is not None:
         if out is not None:
-            raise typer.BadParameter(f"--resume goes on in the folder of the run, got --out {str(out)!r} too")
+            raise typer.BadParameter(f"--resume continues in the folder of the run, got --out {str(out)!r} too")
         if context.args:
-            raise typer.BadParameter(f"--resume goes on with the recipe of the run, got {' '.join(context.args)!r} too")
+            raise typer.BadParameter(f"--resume continues with its own recipe, got {' '.join(context.args)!r} too")
         chosen, values = read_recipe(resume), {}
     else:
         chosen, values = _choose(str(name), context.args)
@@ -74,14 +82,36 @@ def _choose(name: str, arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]
     """A recipe with the fields that the options name, and these."""
     if name not in list_recipes():
         raise typer.BadParameter(f"expected a recipe out of {', '.join(list_recipes())}, got {name!r}")
-    if name != finetune.NAME:
+    if name != FINETUNE:
         values = parse_fields(arguments, recipe(name))
         if values.get("start") and values.get("model"):
             raise typer.BadParameter(f"expected --model or --start, got both: {values['model']!r}, {values['start']!r}")
     else:
-        values = parse_fields(finetune.fields_of(arguments), recipe(name))
-        finetune.check_fields(values)
+        values = parse_fields(finetune_fields(arguments), recipe(name))
+        _check_finetune_fields(values)
     return recipe(name, **values), values
+
+
+def finetune_fields(arguments: Sequence[str]) -> list[str]:
+    """The options as fields of a recipe: ``--data``, ``--model``, ``--val``, and ``--keep`` without a number."""
+    words = []
+    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+        option, equals, value = word.partition("=")
+        if word == "--keep" and after.startswith("--"):
+            words += ["--rehearsal", REHEARSAL]
+        else:
+            words.append(_FINETUNE_OPTIONS.get(option, option) + equals + value)
+    return words
+
+
+def _check_finetune_fields(values: dict[str, Any]) -> None:
+    """Raise BadParameter for a fine-tuning without data, or with fields that it does not read."""
+    if not values.get("phrased"):
+        raise typer.BadParameter("expected --data FILE with own phrases, such as my.jsonl, got none")
+    if unread := [name for name in _UNREAD_BY_FINETUNE if name in values]:
+        raise typer.BadParameter(
+            f"expected fields that fine-tuning reads, got {', '.join(unread)}: the checkpoint and --data decide these"
+        )
 
 
 def _train(chosen: Recipe, folder: Path, named: frozenset[str], options: dict[str, Any]) -> None:
@@ -94,8 +124,11 @@ def _train(chosen: Recipe, folder: Path, named: frozenset[str], options: dict[st
             tell(warning)
     try:
         if chosen.check_every:
-            checkpoint = finetune.run_finetune(chosen, folder, named=named, **options)
-            finetune.report_finetune(folder, speaks=speaks)
+            from deixis.train.finetune import finetune
+            from deixis.train.finetune_report import measure
+
+            checkpoint = finetune(chosen, folder, named=named, measure=measure, **options)
+            _report_finetune(folder, speaks=speaks)
         else:
             from deixis.train.trainer import run
 
@@ -106,10 +139,22 @@ def _train(chosen: Recipe, folder: Path, named: frozenset[str], options: dict[st
         if not speaks:
             raise
         if (folder / "state.pt").is_file():
-            tell(f"stopped; the state is saved, go on with: deixis train --resume {shlex.quote(str(folder))}")
+            tell(f"stopped; the state is saved, continue with: deixis train --resume {shlex.quote(str(folder))}")
         else:
             tell("stopped before the first step; nothing is saved")
         raise  # ends with the status of an interruption
+
+
+def _report_finetune(folder: Path, *, speaks: bool) -> None:
+    """Measure before and after; of processes that torchrun started, which measure together, one ``speaks``."""
+    from deixis.train.finetune_report import measure_finetune, write_page
+
+    found = measure_finetune(read_recipe(folder).start, folder)
+    if speaks:
+        tell_problems(found.comparison.problems)
+        page = write_page(found, folder)
+        typer.echo(found.text())
+        tell(f"images of the worst mistakes, and all figures: {page}")
 
 
 def _find_batch(chosen: Recipe, memory_gb: float | None) -> None:

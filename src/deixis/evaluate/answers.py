@@ -16,8 +16,7 @@ from deixis.evaluate.metrics.reference import Official, Pair
 from deixis.evaluate.predictions import BoxForm, Line
 from deixis.evaluate.targets import Target
 from deixis.geometry.boxes import box_iou
-from deixis.geometry.masks import BoolMask, read_mask
-from deixis.geometry.run_lengths import area_of_runs, overlap_of_runs, run_lengths
+from deixis.geometry.masks import BoolMask, area_of_runs, mask_from_runs, overlap_of_runs, read_mask, run_lengths
 from deixis.structures import BoxXyxy, Mask
 
 _TELLING_SHARE = 0.05
@@ -137,8 +136,7 @@ class _Pixels:
         """Bool [H, W]."""
         if self._pixels is None:
             assert self._runs is not None
-            values = np.arange(self._runs.size) % 2 == 1
-            self._pixels = np.repeat(values, self._runs).reshape(hw[1], hw[0]).T
+            self._pixels = mask_from_runs(self._runs, hw)
         return self._pixels
 
     def area(self) -> int:

@@ -19,8 +19,9 @@ from deixis.evaluate.metrics.sums import RATIOS
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
 from deixis.evaluate.report import html_page
 from deixis.evaluate.report.gallery import answer_picture, notes_on, quality, target_picture
-from deixis.evaluate.report.markdown import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
+from deixis.evaluate.report.markdown import SHOWN_PARTS, TITLES, percent, write_text
 from deixis.structures import Sample
+from deixis.text_tables import aligned_table, markdown_table
 
 Pair = tuple[Prediction, Prediction]
 
@@ -152,11 +153,7 @@ def compare_command_result(
 
 def format_comparison(comparison: Comparison) -> str:
     """The differences as plain text, figures in percent; a star where the interval leaves out 0."""
-    rows = difference_rows(comparison)
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
-    table = "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-    return "\n\n".join([*_head(comparison), table])
+    return "\n\n".join([*_head(comparison), aligned_table(difference_rows(comparison), is_ruled=True)])
 
 
 def difference_rows(comparison: Comparison) -> list[list[str]]:

@@ -8,6 +8,7 @@ from deixis.evaluate.metrics import Tally
 from deixis.evaluate.metrics.slices import METRICS
 from deixis.evaluate.report.markdown import TITLES
 from deixis.evaluate.score import ScoreResult
+from deixis.text_tables import aligned_table
 
 _COLUMNS = {
     **TITLES,
@@ -53,7 +54,7 @@ def _main_table(result: ScoreResult) -> str:
         rows.append(["95 % to", "", *(_percent(bound and bound[1]) for bound in bounds)])
     if result.counts.answered != round(result.tally.n):
         rows.append(_row("answered alone", result.answered, columns))
-    return _aligned(rows)
+    return aligned_table(rows, is_ruled=True)
 
 
 def _slice_table(result: ScoreResult) -> str:
@@ -65,7 +66,7 @@ def _slice_table(result: ScoreResult) -> str:
             rows.append([f"{name} {part}", str(figures["n"]), *(_percent(figures[key]) for key in METRICS)])
         if len(parts) > len(shown):
             rows.append([f"{name}: {len(parts) - len(shown)} more, see --json", *[""] * (len(METRICS) + 1)])
-    return _aligned([titles, *rows]) if rows else ""
+    return aligned_table([titles, *rows], is_ruled=True) if rows else ""
 
 
 def _official_table(official: dict[str, Any]) -> str:
@@ -76,7 +77,7 @@ def _official_table(official: dict[str, Any]) -> str:
         exact = value["exact"]
         more = "-" if exact is None else f"{100 * (value['official'] - exact):+.2f}"
         rows.append([_title(key), _percent(value["official"], 2), _percent(exact, 2), more])
-    return "\n".join([*lines, "", _aligned(rows)])
+    return "\n".join([*lines, "", aligned_table(rows, is_ruled=True)])
 
 
 def _row(name: str, tally: Tally, columns: list[str]) -> list[str]:
@@ -85,12 +86,6 @@ def _row(name: str, tally: Tally, columns: list[str]) -> list[str]:
 
 def _percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _title(metric: str) -> str:

@@ -1,4 +1,4 @@
-"""Boxes as numpy arrays: the last axis is the four numbers, all axes before it are free.
+"""Boxes as numpy arrays: the last axis holds the four numbers, any axes may come before it.
 
 Edges are continuous (width = x2 - x1, no "+ 1"); x runs to the right, y downwards. Results are float64.
 """
@@ -42,23 +42,11 @@ def xyxy_from_xywh(boxes_xywh: ArrayLike) -> FloatArray:
     return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
 
 
-def xywh_from_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
-    """Turn (x1, y1, x2, y2) into (x1, y1, width, height), the form of COCO files."""
-    boxes = _boxes(boxes_xyxy)
-    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
-
-
 def xyxy_from_cxcywh(boxes_cxcywh: ArrayLike) -> FloatArray:
     """Turn (centre x, centre y, width, height) into (x1, y1, x2, y2)."""
     boxes = _boxes(boxes_cxcywh)
     half = boxes[..., 2:] / 2
     return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)
-
-
-def cxcywh_from_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
-    """Turn (x1, y1, x2, y2) into (centre x, centre y, width, height)."""
-    boxes = _boxes(boxes_xyxy)
-    return np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
 def _boxes(boxes: ArrayLike) -> FloatArray:

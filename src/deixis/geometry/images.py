@@ -1,6 +1,6 @@
 """Images: any file or array to uint8 RGB, and the letterbox with its exact way back.
 
-Whatever a file holds, :func:`read_image` answers with an array or with one sentence that names the file.
+For any file, :func:`read_image` returns an array or raises an error of one sentence that names the file.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ import contextlib
 import logging
 import os
 import stat
-import struct
 import sys
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,51 +31,32 @@ FILL = 114
 MAX_FILE_BYTES = 512 * 1024**2
 """Files with more bytes are refused before they are read."""
 RESIZES = ("letterbox", "squash")
-"""How an image comes to the canvas: in its shape with grey around it, or stretched to fill it."""
+"""How an image fits the canvas: in its own shape with grey around it, or stretched to fill it."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""The formats that are tried. Pillow knows more, some of which start other programs or parse without bounds."""
+"""The formats that are read. Pillow knows others, some of which start programs or parse without bounds."""
 
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 
-_MAX_SCAN_PIXELS = (
-    2_000_000_000  # a progressive JPEG paints all pixels once a scan: bounds the time of one with thousands
-)
+_MAX_SCAN_PIXELS = 2_000_000_000  # a progressive JPEG paints all pixels once a scan, and may have thousands of scans
 _STRIP_PIXELS = 4_000_000  # large images change mode strip by strip, which keeps the peak of memory low
 _EIGHT_OF_SIXTEEN = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 _ORIENTATION_TAG = 0x0112
 _STDERR_LOCK = threading.Lock()
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    EOFError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)  # all that Pillow's decoders were seen to raise on damaged files
 
 
 def read_image(source: ImageSource) -> NDArray[np.uint8]:
     """Return the image as a fresh uint8 array [H, W, 3], RGB, the right way up.
 
-    EXIF rotation is applied; CMYK, palette, grey and 1-bit images become RGB; transparency is laid over white;
-    16-bit grey is scaled to 8 bit; of an animation the first frame is taken. 32-bit integers are read as 16-bit
-    values and floats as 0..1 or 0..255 where they fit, and are stretched from their least to their greatest
-    value where not.
+    EXIF rotation is applied; CMYK, palette, grey and 1-bit images become RGB; transparent images are laid over white;
+    16-bit grey is scaled to 8 bits; an animation gives its first frame. 32-bit integers count as 16-bit values and
+    floats as 0..1 or 0..255 if they fit; otherwise their range is stretched to 0..255.
 
     Args:
         source: a file of one of :data:`FORMATS`, a PIL image, or a uint8 array [H, W, 3], [H, W] or [H, W, 4].
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file, image or array is not an image that can be read; the sentence says which and why.
+        ValueError: the file, PIL image or array cannot be read as an image.
     """
     if isinstance(source, np.ndarray):
         return _rgb_from_array(source)
@@ -90,9 +69,7 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
 
 
 def read_mask_file(path: Path) -> NDArray[np.bool_]:
-    """Return a mask image file as bool [H, W]: True where any channel but alpha is not zero.
-
-    A palette image is True where its index is not zero.
+    """Return a mask image file as bool [H, W]: True where any channel except alpha, or a palette index, is not zero.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -102,7 +79,7 @@ def read_mask_file(path: Path) -> NDArray[np.bool_]:
         _check_size(image.size, f"{str(path)!r}")
         try:
             values = np.array(image)
-        except _DECODE_ERRORS as error:
+        except Exception as error:  # Pillow raises nearly anything on damaged files
             raise ValueError(_unreadable(f"{str(path)!r}", error)) from error
         has_alpha = image.mode in ("LA", "PA", "RGBA")
     if values.ndim == 3:
@@ -114,8 +91,8 @@ def read_mask_file(path: Path) -> NDArray[np.bool_]:
 class Letterbox:
     """How an image of ``hw`` lies in a square canvas of ``size`` pixels, and the exact way back.
 
-    Squashed, the image fills the canvas, with a scale of its own along each axis. Else the content is rounded to whole
-    pixels, so the two axes' scales differ by a trace. Both are kept exact.
+    A squashed image fills the canvas, with a separate scale for each axis. Otherwise the content is rounded to whole
+    pixels, so that the two scales differ slightly; both are kept exactly.
     """
 
     hw: tuple[int, int]
@@ -131,22 +108,17 @@ class Letterbox:
     def fit(cls, hw: tuple[int, int], size: int, resize: str = "letterbox") -> Letterbox:
         """Centre an image of ``hw`` in a canvas of ``size`` so that its longer side fills the canvas.
 
-        With ``resize`` of ``squash`` both sides do, whatever becomes of the image's shape.
+        With ``resize="squash"`` both sides fill it, and the image's shape changes.
         """
         if min(*hw, size) < 1:
             raise ValueError(f"expected sides of at least one pixel, got an image of {hw!r} and a canvas of {size!r}")
         if resize not in RESIZES:
-            raise ValueError(f"expected resize out of {RESIZES}, got {resize!r}; choose one")
+            raise ValueError(f"expected resize to be one of {RESIZES}, got {resize!r}; choose one")
         if resize == "squash":
             return cls(hw=hw, size=size, content_hw=(size, size), pad_xy=(0, 0))
         scale = size / max(hw)
         height, width = (min(size, max(1, round(side * scale))) for side in hw)
         return cls(hw=hw, size=size, content_hw=(height, width), pad_xy=((size - width) // 2, (size - height) // 2))
-
-    @property
-    def scale(self) -> float:
-        """Canvas pixels per image pixel along the longer side."""
-        return self.size / max(self.hw)
 
     @property
     def scale_xy(self) -> tuple[float, float]:
@@ -174,7 +146,7 @@ class Letterbox:
 
         Args:
             mask: bool [H, W].
-            size: side of the answer; the canvas is reduced to it (canvas 512, size 128: the mask at stride 4).
+            size: side of the result, to which the canvas is reduced (canvas 512, size 128: the mask at stride 4).
 
         Returns:
             bool [size, size]: True where at least half of the pixel is covered; padding is False.
@@ -211,7 +183,7 @@ def letterbox(
         image: uint8 [H, W, 3].
         size: side of the canvas in pixels.
         fill: grey value of the padding.
-        resize: ``letterbox``; ``squash`` gives the shape up and leaves no padding.
+        resize: ``letterbox``, or ``squash``, which changes the shape and leaves no padding.
 
     Returns:
         The canvas, uint8 [size, size, 3] (bilinear, antialiased when it shrinks), and the way back.
@@ -250,7 +222,7 @@ def _open(path: Path) -> Image.Image:
             image = Image.open(path, formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise ValueError(f"expected at most {MAX_PIXELS} pixels, got far more: {name}; make it smaller") from error
-        except _DECODE_ERRORS as error:
+        except Exception as error:  # Pillow raises nearly anything on damaged files
             raise ValueError(_unreadable(name, error)) from error
     if image.format in ("JPEG", "MPO"):
         try:
@@ -268,11 +240,11 @@ def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
             image.load()
             _check_size(image.size, name)
             array = _rgb_from_pil(image)
-        except _DECODE_ERRORS as error:
+        except Exception as error:  # Pillow raises nearly anything on damaged files
             raise ValueError(_unreadable(name, error)) from error
         try:
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-        except _DECODE_ERRORS:
+        except Exception:
             orientation = 1  # damaged EXIF says nothing about the pixels, which are fine
     return np.ascontiguousarray(_turned(array, orientation))
 
@@ -351,7 +323,7 @@ def _check_size(size_wh: tuple[int, int], name: str) -> None:
 def _check_scans(path: Path, size_wh: tuple[int, int], name: str) -> None:
     scans = path.read_bytes().count(b"\xff\xda")
     if scans * size_wh[0] * size_wh[1] > _MAX_SCAN_PIXELS:
-        raise ValueError(f"expected an ordinary JPEG, got one with {scans} scans: {name}; save it anew")
+        raise ValueError(f"expected an ordinary JPEG, got one with {scans} scans: {name}; save it again")
 
 
 def _unreadable(name: str, error: BaseException) -> str:
@@ -364,7 +336,7 @@ def _unreadable(name: str, error: BaseException) -> str:
 
 
 class _Quiet:
-    """How many threads read an image now, and the filters to put back when the last one is done."""
+    """How many threads are reading an image, and the filters to restore when the last one is done."""
 
     lock = threading.Lock()
     depth = 0
@@ -373,9 +345,9 @@ class _Quiet:
 
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings about damaged metadata from the user; errors still come.
+    """Hide Pillow's warnings about damaged metadata from the user; errors are still raised.
 
-    ``warnings`` keeps one state for all threads, so only the first reader sets it and the last one restores it.
+    ``warnings`` has one state for all threads, so the first reader sets it and the last one restores it.
     """
     with _Quiet.lock:
         if _Quiet.depth == 0:
@@ -394,9 +366,9 @@ def _quiet_pillow() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _mute_libtiff(image_format: str | None) -> Iterator[None]:
-    """Send the standard error file to nowhere while a TIFF decodes.
+    """Discard standard error while a TIFF decodes.
 
-    libtiff prints a line for every damaged row, past Python and with no switch; the exception says enough.
+    libtiff writes a line for every damaged row, which nothing in Python can switch off; the exception says enough.
     """
     if image_format != "TIFF":
         yield

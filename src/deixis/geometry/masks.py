@@ -1,35 +1,37 @@
-"""Masks: bool [H, W] arrays, COCO run lengths, polygons, in every direction.
+"""Masks: bool [H, W] arrays, COCO run lengths and polygons, converted in every direction.
 
-The run-length codec writes the bytes that pycocotools writes and needs no compiled extension.
+The run-length codec writes the same bytes as pycocotools and needs no compiled extension.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import SupportsInt, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.geometry.images import read_mask_file
-from deixis.geometry.run_lengths import checked_hw, checked_size, compress_runs, run_lengths, short_repr
+from deixis.geometry.images import MAX_PIXELS, read_mask_file
 from deixis.structures import BoxXyxy, Mask, Rle
 
 BoolMask = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
+_MAX_GROUPS = 7  # letters a count: 35 bits, enough for any difference of two counts up to MAX_PIXELS
 _MAX_COORDINATE = 1e6
 _FINE = 5
-"""COCO draws borders on a grid of fifths of a pixel."""
+"""COCO draws borders on a grid of fifths of a pixel; the next two count steps on it."""
 _MAX_BORDER = 100_000_000
 _BORDER_AT_ONCE = 1_000_000
-"""Steps on that grid."""
 
 
 def encode_rle(mask: BoolMask) -> Rle:
     """Return a mask [H, W] as COCO run lengths: compressed, column-major, starting with a run of zeros.
 
     Raises:
-        ValueError: the mask has not two axes or has no pixel.
+        ValueError: the mask does not have two axes or has no pixels.
     """
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"expected a mask [H, W] with pixels, got shape {mask.shape!r}")
@@ -37,20 +39,67 @@ def encode_rle(mask: BoolMask) -> Rle:
     changes = np.flatnonzero(column_major[1:] != column_major[:-1]) + 1
     first = [0, 0] if column_major[0] else [0]  # the first run counts zeros, so a leading one makes it empty
     counts = np.diff(np.concatenate([first, changes, [column_major.size]]))
-    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": compress_runs(counts).decode("ascii")}
+    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": _compress_runs(counts).decode("ascii")}
 
 
 def decode_rle(rle: Rle | Mapping[str, object]) -> BoolMask:
     """Return COCO run lengths as a mask: bool [H, W].
 
     Args:
-        rle: see :func:`deixis.geometry.run_lengths.run_lengths`, whose errors it raises.
+        rle: see :func:`run_lengths`, whose errors it raises.
     """
-    height, width = checked_size(rle)
-    runs = run_lengths(rle)
+    return np.ascontiguousarray(mask_from_runs(run_lengths(rle), checked_size(rle)))
+
+
+def mask_from_runs(runs: IntArray, hw: tuple[int, int]) -> BoolMask:
+    """Return the runs of :func:`run_lengths` as a mask: bool [H, W], column-major."""
+    height, width = hw
     values = np.zeros(runs.size, dtype=np.bool_)
     values[1::2] = True
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def run_lengths(rle: Mapping[str, object]) -> IntArray:
+    """Return the runs of a COCO run-length mask: column-major, alternately unset and set, starting with unset.
+
+    Args:
+        rle: ``size`` [H, W] and ``counts``, a compressed string (or bytes) or a plain list of run lengths.
+
+    Raises:
+        ValueError: size or counts are missing or malformed, or the counts do not add up to H * W.
+    """
+    height, width = checked_size(rle)
+    counts = rle.get("counts")
+    if isinstance(counts, str):
+        counts = counts.encode("utf-8", errors="surrogatepass")
+    if isinstance(counts, bytes):
+        runs = _decompress(counts, height * width)
+    elif isinstance(counts, list | tuple | np.ndarray):
+        runs = _plain_counts(counts)
+    else:
+        raise ValueError(f"expected RLE counts as a string or a list of whole numbers, got {reprlib.repr(counts)}")
+    if runs.size == 0 or runs.min() < 0 or runs.max() > MAX_PIXELS or int(runs.sum()) != height * width:
+        raise ValueError(
+            f"expected RLE counts of at least 0 that add up to {height} x {width}, got {reprlib.repr(runs.tolist())}"
+        )
+    return runs
+
+
+def area_of_runs(runs: IntArray) -> int:
+    """Return how many pixels are set."""
+    return int(runs[1::2].sum())
+
+
+def overlap_of_runs(a: IntArray, b: IntArray) -> int:
+    """Return how many pixels are set in both of two masks of the same size, without decoding them."""
+    edges = np.cumsum(a)
+    edges = edges[: edges.size - edges.size % 2]  # where the set runs of a begin and end, alternately
+    ends = np.cumsum(b)
+    is_set = np.arange(b.size) % 2
+    set_before = np.cumsum(b * is_set) - b * is_set
+    run = np.minimum(np.searchsorted(ends, edges, side="left"), b.size - 1)
+    reached = set_before[run] + (edges - (ends - b)[run]) * is_set[run]
+    return int(reached[1::2].sum() - reached[::2].sum())
 
 
 def rasterize_polygons(polygons: Sequence[Sequence[float]], hw: tuple[int, int]) -> BoolMask:
@@ -67,7 +116,7 @@ def rasterize_polygons(polygons: Sequence[Sequence[float]], hw: tuple[int, int])
         ValueError: a polygon has an odd count of numbers, fewer than three points, or numbers that are not
             finite or beyond a million.
     """
-    height, width = checked_hw(hw)
+    height, width = _checked_hw(hw)
     mask = np.zeros((height, width), dtype=np.bool_)
     for polygon in polygons:
         _fill(mask, _points(polygon))
@@ -98,7 +147,7 @@ def box_from_mask(mask: BoolMask) -> BoxXyxy | None:
 
 
 def read_mask(mask: Mask, hw: tuple[int, int]) -> BoolMask:
-    """Return a mask as a file states it (RLE, polygons or an image file) as bool [H, W].
+    """Return a mask as a file holds it (RLE, polygons or an image file) as bool [H, W].
 
     Raises:
         FileNotFoundError: the mask is an image file that is not there.
@@ -111,29 +160,81 @@ def read_mask(mask: Mask, hw: tuple[int, int]) -> BoolMask:
     elif isinstance(mask, list | tuple):
         return rasterize_polygons(mask, hw)
     else:
-        raise ValueError(f"expected a mask as RLE, polygons or a file, got {short_repr(mask)}")
+        raise ValueError(f"expected a mask as RLE, polygons or a file, got {reprlib.repr(mask)}")
     if found.shape != tuple(hw):
         raise ValueError(f"expected a mask of the image's size (H, W) {tuple(hw)!r}, got {name} of {found.shape!r}")
     return found
 
 
-def mask_iou(a: BoolMask, b: BoolMask) -> float:
-    """Return the intersection over union of two masks [H, W]; 1.0 where both are empty."""
-    if a.shape != b.shape:
-        raise ValueError(f"expected two masks of one shape, got {a.shape!r} and {b.shape!r}")
-    union = int(np.count_nonzero(a | b))
-    return int(np.count_nonzero(a & b)) / union if union else 1.0
+def _compress_runs(counts: IntArray) -> bytes:
+    """Write counts as COCO does: from the fourth on as the difference to the one two before, six bits a letter."""
+    values = counts.copy()
+    values[3:] -= counts[1:-2]
+    shifts = 5 * np.arange(_MAX_GROUPS)
+    # k letters hold the range [-2^(5k-1), 2^(5k-1)); folding negative numbers over leaves one comparison
+    folded = np.where(values < 0, ~values, values)
+    letters_needed = 1 + (folded[:, None] >> (shifts[1:] - 1) != 0).sum(axis=1)
+    position = np.arange(_MAX_GROUPS)
+    letters = (values[:, None] >> shifts) & 0x1F
+    letters |= np.where(position < letters_needed[:, None] - 1, 0x20, 0)
+    return (letters + 48)[position < letters_needed[:, None]].astype(np.uint8).tobytes()
+
+
+def checked_size(rle: Mapping[str, object]) -> tuple[int, int]:
+    """The ``size`` of run lengths, (height, width); ValueError if it is not one."""
+    size = rle.get("size")
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        raise ValueError(f"expected an RLE with a size [H, W], got {reprlib.repr(size)}")
+    return _checked_hw(cast("tuple[int, int]", tuple(size)))
+
+
+def _checked_hw(hw: tuple[SupportsInt, SupportsInt]) -> tuple[int, int]:
+    """A mask's (height, width) of 1 to MAX_PIXELS pixels; ValueError for any other."""
+    height, width = hw
+    whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in hw)
+    if not whole or int(height) < 1 or int(width) < 1 or int(height) * int(width) > MAX_PIXELS:
+        raise ValueError(f"expected a mask size (H, W) of 1 to {MAX_PIXELS} pixels, got {reprlib.repr(hw)}")
+    return int(height), int(width)
+
+
+def _decompress(text: bytes, num_pixels: int) -> IntArray:
+    letters = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    if letters.size == 0 or letters.size > _MAX_GROUPS * (num_pixels + 2):
+        raise ValueError(f"expected RLE counts for {num_pixels} pixels, got a string of {letters.size} letters")
+    ends = np.flatnonzero((letters & 0x20) == 0)
+    if letters.min() < 0 or letters.max() > 63 or ends.size == 0 or ends[-1] != letters.size - 1:
+        raise ValueError(f"expected a compressed RLE string, got {reprlib.repr(text)}; write it again")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_GROUPS:
+        raise ValueError(f"expected RLE counts of at most {MAX_PIXELS}, got {reprlib.repr(text)}; write it again")
+    place = np.arange(letters.size) - np.repeat(starts, lengths)
+    values = np.add.reduceat((letters & 0x1F) << (5 * place), starts)
+    values -= np.where(letters[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _plain_counts(counts: Sequence[object] | NDArray[np.generic]) -> IntArray:
+    try:
+        array = np.asarray(counts)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"expected RLE counts as whole numbers, got {reprlib.repr(counts)}") from error
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"expected RLE counts as whole numbers, got {reprlib.repr(counts)}")
+    return np.minimum(array, 2 * MAX_PIXELS).astype(np.int64)
 
 
 def _points(polygon: Sequence[float]) -> NDArray[np.float64]:
     try:
         numbers = np.asarray(polygon, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"expected a polygon as numbers [x, y, x, y, ...], got {short_repr(polygon)}") from error
+        raise ValueError(f"expected a polygon as numbers [x, y, x, y, ...], got {reprlib.repr(polygon)}") from error
     if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2:
-        raise ValueError(f"expected a polygon [x, y, x, y, ...] of at least three points, got {short_repr(polygon)}")
+        raise ValueError(f"expected a polygon [x, y, x, y, ...] of at least three points, got {reprlib.repr(polygon)}")
     if not (np.abs(numbers) <= _MAX_COORDINATE).all():  # also False for NaN
-        raise ValueError(f"expected polygon coordinates in pixels within a million, got {short_repr(polygon)}")
+        raise ValueError(f"expected polygon coordinates in pixels within a million, got {reprlib.repr(polygon)}")
     return numbers.reshape(-1, 2)
 
 

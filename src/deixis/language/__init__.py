@@ -1,1 +1,1 @@
-"""Phrases: tokens, directions, and writing them for annotated things."""
+"""Phrases: tokens, directions, everyday words, and what stays true of a changed image."""

@@ -1,4 +1,4 @@
-"""The colour that a person would name for a thing, measured in its pixels."""
+"""The colour that a person would name for an instance, measured from its pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deixis.structures import BoxXyxy
 
 COLOURS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
-"""Basic colour terms in the order of the shares; a pixel that fits none counts for none."""
+"""Basic colour terms, in the order of `colour_shares`; a pixel that fits none is not counted."""
 
 _UNNAMED = len(COLOURS)
 _LEVELS = 32
@@ -28,12 +28,12 @@ NEAR_COLOURS: dict[str, tuple[str, ...]] = {
     "pink": ("red", "purple"),
     "brown": ("orange", "red"),
 }
-"""Colours that one person calls by another's name; a colour is not in its own list."""
+"""Colours that people confuse; a colour is not in its own list."""
 
 
 @lru_cache(maxsize=1)
 def _colour_table() -> NDArray[np.uint8]:
-    """Colour index of every coarse RGB cell: uint8 [32 * 32 * 32]."""
+    """The colour index of every coarse RGB cell: uint8 [32 * 32 * 32]."""
     level = (np.arange(_LEVELS) + 0.5) / _LEVELS
     r, g, b = (axis.ravel() for axis in np.meshgrid(level, level, level, indexing="ij"))
     high, low = np.maximum(np.maximum(r, g), b), np.minimum(np.minimum(r, g), b)
@@ -65,7 +65,7 @@ def _colour_table() -> NDArray[np.uint8]:
 
 
 def colour_shares(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Share of ``pixels`` (uint8 [N, 3], RGB) that each of COLOURS takes: float64 [11], sum at most 1."""
+    """The share of ``pixels`` (uint8 [N, 3], RGB) of each of COLOURS: float64 [11], with a sum of at most 1."""
     if pixels.size == 0:
         return np.zeros(len(COLOURS))
     cells = pixels.astype(np.intp) >> 3
@@ -74,9 +74,9 @@ def colour_shares(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def dominant_colour(shares: NDArray[np.float64], *, least: float = 0.45) -> str | None:
-    """The one colour that holds at least ``least`` of the pixels and 1.8 times its strongest rival; else None.
+    """The colour with at least ``least`` of the pixels and 1.8 times as many as the next; None if there is none.
 
-    White in shade looks gray to a pixel and white to a person: where the bright part is large, both count as white.
+    Shaded white has gray pixels but looks white to a person: if the bright part is large, both count as white.
     """
     white, gray = float(shares[_WHITE]), float(shares[_GRAY])
     if white >= 0.3 and white >= gray:
@@ -89,7 +89,7 @@ def dominant_colour(shares: NDArray[np.float64], *, least: float = 0.45) -> str 
 
 
 def colour_pair(shares: NDArray[np.float64]) -> tuple[str, str] | None:
-    """The two colours of a thing in two colours, the greater first; None where one or three would be named."""
+    """The two colours of a two-coloured instance, the larger first; None if a person would name one or three."""
     first, second = np.argsort(shares)[[-1, -2]]
     names = COLOURS[int(first)], COLOURS[int(second)]
     if shares[second] < 0.27 or shares[first] + shares[second] < 0.7 or names[1] in NEAR_COLOURS[names[0]]:
@@ -98,7 +98,7 @@ def colour_pair(shares: NDArray[np.float64]) -> tuple[str, str] | None:
 
 
 def may_be_called(shares: NDArray[np.float64], colour: str) -> bool:
-    """True where somebody might call the thing ``colour``; generous, because a rival must be ruled out surely."""
+    """Whether somebody might call the instance ``colour``; generous, so that a distractor is ruled out for certain."""
     near = sum(float(shares[COLOURS.index(other)]) for other in NEAR_COLOURS[colour])
     return float(shares[COLOURS.index(colour)]) + 0.4 * near >= 0.22 or float(shares.sum()) < 0.25
 
@@ -106,7 +106,7 @@ def may_be_called(shares: NDArray[np.float64], colour: str) -> bool:
 def sample_pixels(
     image: NDArray[np.uint8], box_xyxy_px: BoxXyxy, mask: NDArray[np.bool_] | None, most: int = 500
 ) -> NDArray[np.uint8]:
-    """About ``most`` pixels of ``box_xyxy_px``, of ``mask`` (bool [H, W]) in it if given: uint8 [N, 3], N may be 0."""
+    """About ``most`` pixels of the box, or of ``mask`` (bool [H, W]) within it: uint8 [N, 3], N may be 0."""
     x1, y1, x2, y2 = box_xyxy_px
     rows, columns = slice(max(int(y1), 0), max(int(y2), 0) + 1), slice(max(int(x1), 0), max(int(x2), 0) + 1)
     patch = image[rows, columns]
@@ -118,17 +118,17 @@ def sample_pixels(
 
 
 def middle_of(box_xyxy_px: BoxXyxy) -> BoxXyxy:
-    """The middle half of a box, where it holds less of the background."""
+    """The middle half of a box, which has less background in it."""
     x1, y1, x2, y2 = box_xyxy_px
     inset_x, inset_y = (x2 - x1) / 4, (y2 - y1) / 4
     return (x1 + inset_x, y1 + inset_y, x2 - inset_x, y2 - inset_y)
 
 
 def upper_body(box_xyxy_px: BoxXyxy, *, has_mask: bool) -> BoxXyxy | None:
-    """Where an upright person wears its shirt, in pixels; None for a box of another shape.
+    """The shirt of an upright person, in pixels; None for a box of another shape.
 
-    A whole figure wears it between 20 % and 45 % of its height, a half-length one lower. Without a mask only the
-    middle of the width is taken.
+    It lies between 20 % and 45 % of the height of a full figure, lower in a half-length one. Without a mask it is only
+    the middle of the width.
     """
     x1, y1, x2, y2 = box_xyxy_px
     width, height = x2 - x1, y2 - y1
@@ -140,7 +140,7 @@ def upper_body(box_xyxy_px: BoxXyxy, *, has_mask: bool) -> BoxXyxy | None:
 
 
 def beside_body(box_xyxy_px: BoxXyxy, body_xyxy_px: BoxXyxy) -> tuple[BoxXyxy, BoxXyxy]:
-    """Strips along the left and right edge of a person's box, at the height of the part that is measured, in pixels."""
+    """Strips along the left and right edges of a person's box, at the height of the measured part, in pixels."""
     x1, _, x2, _ = box_xyxy_px
     _, top, _, bottom = body_xyxy_px
     width = x2 - x1
@@ -148,7 +148,7 @@ def beside_body(box_xyxy_px: BoxXyxy, body_xyxy_px: BoxXyxy) -> tuple[BoxXyxy, B
 
 
 def thighs(box_xyxy_px: BoxXyxy) -> BoxXyxy | None:
-    """Where a whole standing person wears pants or a skirt, in pixels; None for a box that is not so slim."""
+    """The pants or skirt of a person standing at full length, in pixels; None for a box that is not slim enough."""
     x1, y1, x2, y2 = box_xyxy_px
     width, height = x2 - x1, y2 - y1
     if height < 2.2 * width or height < 60:

@@ -1,4 +1,4 @@
-"""Left and right in phrases: mirror them with the image, whole words only.
+"""Left and right in phrases: find them, and swap them when the image is mirrored; whole words only.
 
 `deixis.language.invariance` says when not to.
 """
@@ -57,7 +57,7 @@ _NO_SIDE = re.compile(
 
 
 def glued_side(phrase: str) -> str:
-    """A word in which a side is glued to something else, "bottomleft" or "onleft"; empty where there is none.
+    """A word in which a side is glued to something else, such as "bottomleft" or "onleft"; empty if there is none.
 
     >>> glued_side("Bottomleft dog"), glued_side("bright leftmost leftovers")
     ('bottomleft', '')
@@ -70,11 +70,11 @@ def glued_side(phrase: str) -> str:
 
 
 def mirror_phrase(phrase: str) -> str:
-    """The phrase as it is true of the mirrored image: left and right change places, all else stays.
+    """The phrase with left and right swapped, as for the mirrored image; nothing else changes.
 
-    Whole words only ("bright", "copyright", "leftover" stay), in their case, with the endings and abbreviations that
-    people use (leftmost, left-hand, lft, rt). "right" that means "just" stays ("right behind the dog"), and so, that
-    mirroring twice gives the phrase back, does "left" in the same place; `truth.can_mirror` is false for that.
+    Whole words only ("bright", "copyright", "leftover" stay), keeping their case, with the endings and abbreviations
+    that people use (leftmost, left-hand, lft, rt). "right" in the sense of "just" stays ("right behind the dog"). So
+    does "left" in its place, so that mirroring twice restores the phrase; `invariance.can_mirror` is then false.
 
     >>> mirror_phrase("Left bright shirt, right next to the leftmost dog")
     'Right bright shirt, right next to the rightmost dog'
@@ -92,15 +92,15 @@ def mirror_phrase(phrase: str) -> str:
 
 
 def names_direction(phrase: str) -> bool:
-    """Whether the phrase says where in the image, by a whole word: left, top, middle, corner, upper, far and so on.
+    """Whether a whole word of the phrase says where in the image: left, top, middle, corner, upper, far and so on.
 
-    Such a phrase may be untrue of a crop. "stop", "laptop", "bright" and "right behind" name no direction.
+    Such a phrase may be untrue of a crop. "stop", "laptop", "bright" and "right behind" are no directions.
     """
     return any(_direction_words(phrase)) or bool(glued_side(phrase))
 
 
 def named_sides(phrase: str) -> frozenset[str]:
-    """Which of "left", "right" and "middle" the phrase says, in any of their forms; glued to another word too.
+    """Which of "left", "right" and "middle" the phrase names, in any form, even glued to another word.
 
     >>> sorted(named_sides("Leftmost guy right behind the center table")), named_sides("bright top")
     (['left', 'middle'], frozenset())
@@ -116,7 +116,7 @@ def named_sides(phrase: str) -> frozenset[str]:
 
 
 def _direction_words(phrase: str) -> Iterator[str]:
-    """In small letters, without "left" and "right" where they are no side."""
+    """In lower case, without each "left" and "right" that is not a side."""
     kept = kept_spans(phrase)
     for match in _WORD.finditer(phrase):
         word = match.group().lower()
@@ -125,7 +125,7 @@ def _direction_words(phrase: str) -> Iterator[str]:
 
 
 def kept_spans(phrase: str) -> list[tuple[int, int]]:
-    """Where "left" and "right" are no side, as (start, end); the same for a phrase and its mirror image."""
+    """Where "left" and "right" are not sides, as (start, end); the same for a phrase and its mirror image."""
     lower = phrase.lower()
     if len(lower) != len(phrase):  # a few letters of other scripts grow in lower case, and would shift the spans
         lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in phrase)
@@ -151,7 +151,7 @@ def _is_no_side(lower: str, start: int) -> bool:
 
 
 def _never_a_side(lower: str, start: int) -> re.Match[str] | None:
-    """Fixed phrases, looked for with either word, so that a mirrored phrase is treated as the phrase was."""
+    """Fixed phrases, found with either word, so that a phrase and its mirror image are treated alike."""
     side, other = ("left", "right") if lower.startswith("left", start) else ("right", "left")
     rest = lower[start + len(side) :]
     match = _NEVER_A_SIDE.match(lower, start)

@@ -1,12 +1,11 @@
-"""Which phrases stay true when their picture is mirrored, cropped or pushed aside."""
+"""Which phrases stay true when their image is mirrored, cropped or shifted."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
-from deixis.language.directions import glued_side, kept_spans, mirror_phrase, names_direction
+from deixis.language.directions import glued_side, kept_spans, names_direction
 
 _TO_BE_READ = re.compile(
     r"""(?<![^\W_])(?:
@@ -51,35 +50,25 @@ _RELATION = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """What becomes of a phrase's truth when its picture moves; ``reason`` says why where something breaks."""
-
-    mirror: Literal["stays", "swaps", "breaks"]
-    """``swaps``: true of the mirrored picture once left and right change places in the words."""
-    crop: Literal["stays", "needs others", "breaks"]
-    """``needs others``: true of a crop that keeps all the things that the phrase counts or compares with."""
-    reason: str = ""
+CropEffect = Literal["stays", "needs others", "breaks"]
 
 
-def truth_of(phrase: str) -> Truth:
-    """Mark a phrase by what a mirror and a crop around the thing meant do to its truth.
+def crop_effect(phrase: str) -> CropEffect:
+    """What a crop that keeps the whole referent does to the truth of its phrase.
 
-    >>> truth_of("left dog").mirror, truth_of("bright shirt").mirror, truth_of("number 5 jersey").mirror
-    ('swaps', 'stays', 'breaks')
-    >>> truth_of("left dog").crop, truth_of("bright shirt").crop, truth_of("third cup").crop
+    "needs others": the phrase stays true of a crop that also keeps all instances that it counts or compares with.
+
+    >>> crop_effect("left dog"), crop_effect("bright shirt"), crop_effect("third cup")
     ('breaks', 'stays', 'needs others')
     """
-    reason = why_not_mirror(phrase)
-    mirror = "breaks" if reason else "stays" if mirror_phrase(phrase) == phrase else "swaps"
-    if names_place(phrase):
-        return Truth(mirror=mirror, crop="breaks", reason=reason or "says where in the picture")
-    crop = "needs others" if names_order(phrase) or names_relation(phrase) else "stays"
-    return Truth(mirror=mirror, crop=crop, reason=reason)
+    lower = phrase.lower()
+    if names_direction(phrase) or _PLACE.search(lower) or _MISSPELT_SIDE.search(lower):
+        return "breaks"
+    return "needs others" if names_order(phrase) or _RELATION.search(lower) else "stays"
 
 
 def can_mirror(phrase: str) -> bool:
-    """Whether `mirror_phrase` surely gives a phrase that is true of the mirrored image; see `why_not_mirror`.
+    """Whether `mirror_phrase` certainly gives a phrase that is true of the mirrored image; see `why_not_mirror`.
 
     >>> can_mirror("second from left"), can_mirror("number 5 jersey"), can_mirror("the dog at 3 o'clock")
     (True, False, False)
@@ -88,54 +77,36 @@ def can_mirror(phrase: str) -> bool:
 
 
 def why_not_mirror(phrase: str) -> str:
-    """Why the phrase, its left and right swapped, may be untrue of the mirrored image; empty where it is true.
+    """Why the phrase, with left and right swapped, may be untrue of the mirrored image; empty if it is true.
 
-    Phrases about what must be read (text, numbers, quoted words), clocks, "facing", east and west, handedness, a
-    vehicle's sides, misspelt sides, and the few where "left" or "right" may be a side or not ("guy left behind").
+    It may be untrue if it mentions something to be read (text, numbers, quoted words), clocks, "facing", east and west,
+    handedness, a vehicle's sides or misspelt sides, or if "left" or "right" may or may not be a side ("guy left
+    behind").
     """
     lower = phrase.lower()
     if _TO_BE_READ.search(lower) or _QUOTED.search(phrase):
-        return "names what must be read"
+        return "names something to be read"
     if any(_ORDINAL.fullmatch(match.group()) is None for match in _FIGURES.finditer(lower)):
         return "names a number"
     if match := _TURNS_WITH_MIRROR.search(lower):
-        return f"{match.group()!r} is another in the mirror"
+        return f"{match.group()!r} changes in a mirror"
     if match := _MISSPELT_SIDE.search(lower):
         return f"{match.group()!r} may be a misspelt side"
     if word := glued_side(lower):
-        return f"{word!r} holds a side that cannot be told apart from it"
+        return f"{word!r} has a side in it that cannot be swapped alone"
     if match := _PERHAPS_GONE.search(lower):
-        return f"{match.group()!r} may be a side or not"
+        return f"{match.group()!r} may or may not be a side"
     for start, end in kept_spans(phrase):
         words = lower[start:end]
         if words.startswith("left") or re.search(r"in\s+front|in\s+back|in\s+the\s+middle|near|over", words):
-            return f"{words!r} may be a side or not"
+            return f"{words!r} may or may not be a side"
     return ""
 
 
-def names_place(phrase: str) -> bool:
-    """Whether the phrase says where in the picture, as `names_direction` does, or by compass, clock or a misspelling.
-
-    >>> names_place("tower at 3 o'clock"), names_place("rigth guy"), names_place("clock tower")
-    (True, True, False)
-    """
-    lower = phrase.lower()
-    return names_direction(phrase) or _PLACE.search(lower) is not None or _MISSPELT_SIDE.search(lower) is not None
-
-
 def names_order(phrase: str) -> bool:
-    """Whether the phrase counts: another thing at the edge of the picture, gone, makes it untrue.
+    """Whether the phrase counts, so that it may become untrue if another instance leaves the image.
 
     >>> names_order("2nd from left"), names_order("middle one"), names_order("biggest one")
     (True, True, False)
     """
     return _ORDER.search(phrase.lower()) is not None
-
-
-def names_relation(phrase: str) -> bool:
-    """Whether the phrase says where the thing is beside another, which so has to be seen; the viewer is none.
-
-    >>> names_relation("dog behind the truck"), names_relation("dog closest to us"), names_relation("stand by me")
-    (True, False, False)
-    """
-    return _RELATION.search(phrase.lower()) is not None

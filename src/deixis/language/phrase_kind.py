@@ -1,4 +1,4 @@
-"""What a phrase rests on and what words it says, read off it: for data sets that do not say so themselves."""
+"""The kind of a phrase and the kinds of its words, guessed from the text for data sets that do not state them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import re
 from deixis.language.colours import COLOURS
 from deixis.language.directions import named_sides, names_direction
 
-PHRASE_KINDS = ("negation", "ordinal", "relation", "location", "attribute", "plain")
-"""In the order in which they are looked for: a phrase of several kinds counts as the first of them."""
-
 WORDS = ("left", "right", "middle", "other place", "ordinal", "size", "colour", "relation", "no place word")
-"""Of `words_said`; a phrase may say several."""
+"""What `words_said` may return; a phrase may have several."""
 
 _SAME = {"colour": "attribute", "size": "attribute"}
 
@@ -51,15 +48,16 @@ _ATTRIBUTE = _words(
 
 
 def phrase_kind(phrase: str, stated: str | None = None) -> str:
-    """What the phrase rests on.
+    """What kind of description singles out the referent.
 
     Args:
         phrase: the words.
-        stated: what the data set says of it, which is believed; colour and size are attributes.
+        stated: the kind that the data set states, which is believed; colour and size count as attributes.
 
     Returns:
-        ``stated``, or else one of `PHRASE_KINDS`. It is a rough guess by single words: good for comparing models
-        on the same phrases, not for counting what people say.
+        ``stated``, or the first of negation, ordinal, relation, location and attribute of which the phrase has a word,
+        or plain. This is a rough guess: good for comparing models on the same phrases, not for counting what people
+        say.
 
     >>> phrase_kind("second guy from the left"), phrase_kind("red shirt"), phrase_kind("dog next to the man")
     ('ordinal', 'attribute', 'relation')
@@ -79,10 +77,10 @@ def phrase_kind(phrase: str, stated: str | None = None) -> str:
 
 
 def words_said(phrase: str) -> tuple[str, ...]:
-    """What kinds of words the phrase says, in the order of `WORDS`.
+    """The kinds of words in the phrase, in the order of `WORDS`.
 
-    "other place" is a place that is not left, right or middle: top, corner, front, closest. "no place word" stands
-    where there is no place and no ordinal; a relation may be there.
+    "other place" is a place other than left, right or middle: top, corner, front, closest. "no place word" means
+    neither a place nor an ordinal, though possibly a relation.
 
     >>> words_said("second guy from the left"), words_said("big red car"), words_said("woman holding a cup")
     (('left', 'ordinal'), ('size', 'colour', 'no place word'), ('relation', 'no place word'))

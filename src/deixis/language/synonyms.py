@@ -1,12 +1,17 @@
-"""The everyday words for a category, and which categories a word may mean. COCO's 80 are known.
+"""The everyday words for a category, and the categories that a word may mean.
 
-Other categories name themselves.
+COCO's 80 categories are known; any other is called by its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
 
 CATEGORY_WORDS: dict[str, tuple[str, ...]] = {
     "person": (*("person",) * 9, *("guy",) * 3, "figure", "human"),
@@ -90,7 +95,7 @@ CATEGORY_WORDS: dict[str, tuple[str, ...]] = {
     "hair drier": ("hair dryer", "blow dryer"),
     "toothbrush": ("toothbrush",),
 }
-"""Words per category; a word's share of the list is how often it is chosen."""
+"""Words per category; a repeated word is chosen more often."""
 
 LOOSE_WORDS: dict[str, tuple[str, ...]] = {
     "person": (
@@ -105,7 +110,7 @@ LOOSE_WORDS: dict[str, tuple[str, ...]] = {
         *("dude", "player", "child", "figure"),
     )
 }
-"""Words that people use much but that assert what a category does not tell (sex, age). For training only."""
+"""Words that people often use but that assert more than a category states (sex, age). For training only."""
 
 HYPERNYMS: dict[str, tuple[str, ...]] = {
     "animal": ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
@@ -132,7 +137,7 @@ CONFUSABLE: dict[str, tuple[str, ...]] = {
     "board": ("skis",),
     "pup": ("cat",),
 }
-"""Categories that a listener might also take the word to mean; they count as rivals, never as referents."""
+"""Categories that a listener might also take the word to mean; they count as distractors, never as referents."""
 
 ROLE_WORDS: dict[str, tuple[str, ...]] = {
     "tennis racket": ("tennis player", "player"),
@@ -145,7 +150,7 @@ ROLE_WORDS: dict[str, tuple[str, ...]] = {
     "bicycle": ("cyclist", "biker", "bicyclist"),
     "horse": ("rider",),
 }
-"""What a person is called who rides or plays with a thing of the category."""
+"""What a person is called who rides or plays with an instance of the category."""
 
 _MORE_PERSON_WORDS = frozenset(("people", "men", "women", "children", "baby", "someone", "somebody", "adult", "female"))
 _LOOK_ALIKE: tuple[frozenset[str], ...] = (
@@ -167,22 +172,27 @@ _LOOK_ALIKE: tuple[frozenset[str], ...] = (
     frozenset(("ring", "donut")),  # a ring is a drawn shape, as is a circle
     frozenset(("circle", "ring", "sports ball", "frisbee")),
 )
-"""Categories that are easily taken for each other, or that annotators do; nothing is called absent beside its like."""
+"""Categories that listeners or annotators confuse; nothing is called absent if a look-alike is present."""
 
 
 def words_for(category: str, *, loose: bool = False) -> tuple[str, ...]:
-    """The everyday words for ``category``; a repeated word is a frequent one. Never empty.
+    """The everyday words for ``category``, frequent ones repeated; never empty.
 
-    An unknown category names itself, in lower case and with spaces. ``loose`` adds words that assert
-    what the category does not tell ("woman", "boy" for a person).
+    An unknown category names itself, in lower case and with spaces. ``loose`` gives words that assert more than the
+    category states ("woman", "boy" for a person).
     """
     if loose and category in LOOSE_WORDS:
         return LOOSE_WORDS[category]
     return CATEGORY_WORDS.get(category) or (category.replace("_", " ").strip().lower() or "thing",)
 
 
+def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
+    """One of ``choices``, which are not empty, each equally likely; much faster than ``Generator.choice``."""
+    return choices[int(rng.random() * len(choices))]
+
+
 def hypernyms_for(category: str) -> tuple[str, ...]:
-    """The group words that take in ``category`` ("animal" for a dog); often none."""
+    """The words for groups that include ``category`` ("animal" for a dog); often none."""
     return tuple(word for word, members in HYPERNYMS.items() if category in members)
 
 
@@ -197,16 +207,16 @@ def categories_meant_by(word: str) -> frozenset[str]:
 
 
 def is_surely_absent(phrase: str, category: str, present: Iterable[str]) -> bool:
-    """Whether ``phrase``, said elsewhere of a thing of ``category``, surely means nothing among other things.
+    """Whether a phrase written for an instance in one image certainly means nothing in another image.
 
     Args:
         phrase: any words.
-        category: what the phrase was said of; the phrase must name it, or else it may be said of anything.
-        present: the categories of all that is in the picture.
+        category: that of the instance; a phrase that does not name it may be true of anything.
+        present: the categories of everything in the other image.
 
     Returns:
-        True where the phrase holds the last word of ``category``, and none of its words is one by which a category of
-        ``present``, or one easily taken for it, may be called.
+        True if the phrase has the last word of ``category``, and none of its words may mean a category in ``present``
+        or a look-alike.
     """
     tokens = phrase.lower().split()
     named = category.replace("_", " ").lower().split()
@@ -215,9 +225,9 @@ def is_surely_absent(phrase: str, category: str, present: Iterable[str]) -> bool
 
 @lru_cache(maxsize=16384)
 def _may_be_called(category: str, phrase: str) -> bool:
-    """Whether a word of ``phrase`` may mean a thing of ``category``, by its own names or those of its like."""
-    like = {category}.union(*(group for group in _LOOK_ALIKE if category in group))
-    names = {word for one in like for word in words_for(one)}
+    """Whether a word of ``phrase`` may mean ``category``, by its own names or those of its look-alikes."""
+    alike = {category}.union(*(group for group in _LOOK_ALIKE if category in group))
+    names = {word for one in alike for word in words_for(one)}
     if category not in CATEGORY_WORDS:  # "fire truck" is a truck
         names.update(name.split()[-1] for name in words_for(category))
     if category == "person":
@@ -227,7 +237,7 @@ def _may_be_called(category: str, phrase: str) -> bool:
 
 
 def _parts_of(phrase: str) -> set[str]:
-    """All runs of one to three words, also without a plural's s: "bears" may be a bear."""
+    """All runs of one to three words, with and without a final s: "bears" may be a bear."""
     words = "".join(c if c.isalnum() else " " for c in phrase.lower()).split()
     parts = {" ".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, min(i + 3, len(words)) + 1)}
     return parts | {part.removesuffix("s") for part in parts}

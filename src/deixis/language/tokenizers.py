@@ -1,4 +1,4 @@
-"""Phrases to token ids, as each text encoder needs them."""
+"""Phrases to token ids, for each text encoder."""
 
 from __future__ import annotations
 

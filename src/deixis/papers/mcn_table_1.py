@@ -1,26 +1,101 @@
-"""MCN Table 1: one trained model, every way of post-processing its masks."""
+"""MCN Table 1: one trained model, every way of post-processing its masks, in one pass over its answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from deixis.config import SUPPRESSIONS
 from deixis.evaluate.evaluate import ask_together, clip_to_image, runs_of_one_image
-from deixis.evaluate.metrics import Tally
-from deixis.evaluate.suppressions import PAPER_NAMES, RawAnswer, compare_suppressions, suppression_table
+from deixis.evaluate.metrics import MASK_THRESHOLDS, Tally, score_sample
 from deixis.geometry.images import Letterbox
 from deixis.geometry.masks import read_mask
 from deixis.grounder import Grounder, Scene
 from deixis.models.base import Answer
-from deixis.structures import Sample
+from deixis.models.suppression import MASK_THRESHOLD, finish_mask
+from deixis.papers.printed import MCN_TABLE_1
+from deixis.structures import BoxXyxy, Sample
+from deixis.text_tables import cell, markdown_table
 
-MCN_TABLE_1 = {  # IoU, Acc@0.5, 0.6, 0.7, 0.8, 0.9, IE: RefCOCO val, DarkNet-53
-    "none": (61.61, 73.95, 67.42, 56.39, 32.02, 4.72, 10.37),
-    "crop": (61.19, 75.13, 68.88, 57.61, 32.42, 3.81, 7.91),
-    "soft": (62.27, 75.92, 69.48, 58.21, 33.20, 5.11, 7.28),
-    "adaptive": (62.44, 76.60, 70.33, 58.39, 33.68, 5.26, 6.65),
-}
-"""As printed."""
+PAPER_NAMES = {"none": "w.o. post-processing", "crop": "RoI Crop", "soft": "Soft-NLS", "adaptive": "ASNLS"}
+"""The rows of Table 1."""
+_HEAD = ("IoU (mean)", *(f"Acc@{t:g}" for t in MASK_THRESHOLDS), "IE↓", "IE: only box right", "IE: only mask right")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawAnswer:
+    """A model's answer before any post-processing, with what would have been right."""
+
+    probability: NDArray[np.float32]
+    """[s, s] of the mask over the whole canvas."""
+    frame: Letterbox
+    """How the original image lies in the canvas."""
+    box_xyxy_canvas_px: BoxXyxy
+    confidence: float
+    """p in 0..1 of the box."""
+    target_box_xyxy_px: BoxXyxy
+    """In pixels of the original image."""
+    target_mask: NDArray[np.bool_]
+    """[H, W] of the original image."""
+
+
+def compare_suppressions(
+    answers: Iterable[RawAnswer],
+    *,
+    methods: Sequence[str] = SUPPRESSIONS,
+    order: str = "original",
+    threshold: float = MASK_THRESHOLD,
+) -> dict[str, Tally]:
+    """Finish every answer's mask by every method and tally each method's scores.
+
+    The box is the same in all of them, so only the mask's figures and the inconsistency error differ; the row ``none``
+    tells both before suppression.
+
+    Args:
+        answers: taken one by one and not kept.
+        methods: out of `deixis.config.SUPPRESSIONS`.
+        order: of resizing and suppressing, see `deixis.models.suppression.finish_mask`.
+        threshold: of the suppressed probability.
+
+    Returns:
+        Method -> tally over all answers, in the order of `methods`.
+
+    Raises:
+        ValueError: a method, the order or an answer cannot be; see `finish_mask`.
+    """
+    tallies = {method: Tally() for method in methods}
+    for answer in answers:
+        frame, box = answer.frame, answer.box_xyxy_canvas_px
+        for method in tallies:
+            score = score_sample(
+                target_box=answer.target_box_xyxy_px,
+                target_mask=answer.target_mask,
+                box=frame.box_to_image(box),
+                mask=finish_mask(answer.probability, frame, box, answer.confidence, method, order, threshold),
+            )
+            tallies[method] += Tally.of(score)
+    return tallies
+
+
+def suppression_table(tallies: Mapping[str, Tally]) -> str:
+    """Write the tallies as a Markdown table with the columns of MCN Table 1, in percent.
+
+    The paper's "IoU" is the mean of the samples' IoU. Behind the inconsistency error stand its two parts, and last the
+    overall IoU, which other papers call by the same name. A figure without samples is "-".
+    """
+    rows = [[PAPER_NAMES.get(method, method), *_figures(tally.report())] for method, tally in tallies.items()]
+    return markdown_table([["", *_HEAD, "IoU (overall)"], *rows]) + "\n"
+
+
+def _figures(report: dict[str, Any]) -> list[str]:
+    res = report["res"] or {}
+    shares = [res.get("miou"), *(res.get(f"acc@{t:g}") for t in MASK_THRESHOLDS)]
+    errors = [report[key] for key in ("ie", "ie_box_only", "ie_mask_only")]
+    return [cell(None if value is None else 100 * value) for value in (*shares, *errors, res.get("oiou"))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +176,8 @@ def format_mcn_table_1(table: MeasuredTable, where: str) -> str:
     reason = f", {without} of them as they have not both box and mask" if without else ""
     left_out = f", {table.num_left_out} left out{reason}" if table.num_left_out else ""
     head = f"Ours, {where}, n = {round(table.tallies['none'].n)}{left_out}:"
-    rows = [["", "IoU", "Acc@0.5", "Acc@0.6", "Acc@0.7", "Acc@0.8", "Acc@0.9", "IE↓"], ["---", *["---:"] * 7]]
-    rows += [[PAPER_NAMES[name], *(f"{value:.2f}" for value in row)] for name, row in MCN_TABLE_1.items()]
-    printed = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    heads = ["", "IoU", *(f"Acc@{t:g}" for t in MASK_THRESHOLDS), "IE↓"]
+    printed = markdown_table([heads, *([PAPER_NAMES[name], *map(cell, row)] for name, row in MCN_TABLE_1.items())])
     ours = f"{head}\n\n{suppression_table(table.tallies)}"
     return f"{ours}\nThe paper's, RefCOCO val:\n\n{printed}\n\n{_directions(table.tallies)}"
 

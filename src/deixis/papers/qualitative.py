@@ -1,18 +1,22 @@
-"""SMCIM Fig. 8: boxes of a model and of a baseline beside the truth, where the model is right and where it is not."""
+"""The papers' figures that are photos: SMCIM Fig. 8 and 9, MCN Fig. 6."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from deixis.drawing import Mark, draw_marks, draw_sheet
+from deixis.attention_drawing import draw_attention
+from deixis.drawing import Mark, draw_grounding, draw_marks, draw_sheet
 from deixis.evaluate.calibration import is_right
 from deixis.evaluate.evaluate import EvaluationResult, evaluate
 from deixis.evaluate.prediction_log import Prediction
+from deixis.evaluate.word_attention import words_reaching_cls
 from deixis.geometry.images import read_image
-from deixis.grounder import Grounder
+from deixis.grounder import Grounder, Scene
 from deixis.structures import Sample
 
 CASES = 4
@@ -47,7 +51,7 @@ class Cases:
 def find_cases(
     model: Grounder, baseline: Grounder | None, samples: Sequence[Sample], *, progress: Progress | None = None
 ) -> Cases:
-    """Ask both all phrases; the first cases of each kind are drawn, none is picked by hand.
+    """Ground all phrases with both; the first cases of each kind are drawn, none is picked by hand.
 
     Raises:
         ValueError: a model gives no boxes, or nothing can be measured.
@@ -92,7 +96,7 @@ def _first(found: Sequence[tuple[Prediction, Prediction | None]], samples: Seque
 
 
 def smcim_fig_8(cases: Cases) -> Image.Image:
-    """The right ones, then the wrong ones: the model in red, the truth in blue, the baseline in green.
+    """The right ones, then the wrong ones: the model in red, the target in blue, the baseline in green.
 
     Raises:
         ValueError: there is no case.
@@ -102,15 +106,15 @@ def smcim_fig_8(cases: Cases) -> Image.Image:
             f"expected samples where exactly one of both models is right, got none in {cases.num_samples}; "
             "raise --limit or choose other models"
         )
-    pictures = [_picture(case, "right") for case in cases.right] + [_picture(case, "wrong") for case in cases.wrong]
-    return draw_sheet(pictures, columns=CASES, cell_px=_CELL_PX)
+    images = [_case_image(case, "right") for case in cases.right] + [_case_image(case, "wrong") for case in cases.wrong]
+    return draw_sheet(images, columns=CASES, cell_px=_CELL_PX)
 
 
-def _picture(case: Case, told: str) -> Image.Image:
+def _case_image(case: Case, verdict: str) -> Image.Image:
     ours, other = case.ours, case.baseline
     marks = [
-        Mark(text=f"{told}: {case.sample.phrase}", box_xyxy_px=ours.box),
-        Mark(text="truth", box_xyxy_px=ours.target_box),
+        Mark(text=f"{verdict}: {case.sample.phrase}", box_xyxy_px=ours.box),
+        Mark(text="target", box_xyxy_px=ours.target_box),
     ]
     marks += [] if other is None else [Mark(text="baseline", box_xyxy_px=other.box)]
     return draw_marks(read_image(case.sample.image), marks)
@@ -119,8 +123,49 @@ def _picture(case: Case, told: str) -> Image.Image:
 def describe_cases(cases: Cases, model: str, baseline: str | None, data: str) -> str:
     """One sentence on what was chosen out of what."""
     if baseline is None:
-        told = f"{model} is right in {cases.num_right} of them and wrong in {cases.num_wrong}"
+        split = f"{model} is right in {cases.num_right} of them and wrong in {cases.num_wrong}"
     else:
-        told = f"only {model} is right in {cases.num_right} of them, only {baseline} in {cases.num_wrong}"
+        split = f"only {model} is right in {cases.num_right} of them, only {baseline} in {cases.num_wrong}"
     shown = f"the first {len(cases.right)} and {len(cases.wrong)} of these are drawn, one an image"
-    return f"{data}, {cases.num_samples} samples: {told}; {shown}."
+    return f"{data}, {cases.num_samples} samples: {split}; {shown}."
+
+
+def smcim_fig_9(model: Grounder, image: NDArray[np.uint8], phrase: str) -> Image.Image:
+    """SMCIM Fig. 9: where [CLS] looks, below the words that reach it, beside the photo with its box.
+
+    Raises:
+        ValueError: the model has no [CLS].
+    """
+    scene = model.look(image)
+    words = words_reaching_cls(scene, phrase)
+    if not words:
+        raise ValueError(
+            f"expected a model of the smcim family, whose [CLS] looks at pixels, got {model.name!r}; "
+            "for others: deixis ground --attention"
+        )
+    box = scene.ground(phrase).box
+    return draw_attention(scene.image, scene.attention(phrase), phrase, words=words, box=box)
+
+
+def mcn_fig_6(models: Iterable[tuple[str, Grounder]], image: NDArray[np.uint8], phrase: str) -> Image.Image:
+    """MCN Fig. 6: box and mask, and where both branches look, a row for each model and its name."""
+    rows = [_attended(model.look(image), phrase, name) for name, model in models]
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    return sheet
+
+
+def _attended(scene: Scene, phrase: str, name: str) -> Image.Image:
+    """One row; a model without maps of attention has its answer alone."""
+    drawn = draw_grounding(scene.image, scene.ground(phrase))
+    maps = scene.attention(phrase)
+    if not maps:
+        return drawn
+    looks = draw_attention(scene.image, maps, f"{phrase} ({name})")
+    row = Image.new("RGB", (drawn.width + looks.width, looks.height), "white")
+    row.paste(drawn, (0, looks.height - drawn.height))
+    row.paste(looks, (drawn.width, 0))
+    return row

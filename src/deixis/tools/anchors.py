@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from deixis.geometry.boxes import FloatArray, box_iou
 from deixis.geometry.images import FORMATS, MAX_FILE_BYTES, MAX_PIXELS, Letterbox, read_image
 from deixis.structures import Sample
 
 _ORIENTATION_TAG = 0x0112
 _MAX_ROUNDS = 300
 _STARTS = 5
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +114,9 @@ def find_anchors(sizes: FloatArray, number: int, rng: np.random.Generator) -> Fl
 
 
 def shape_iou(sizes: FloatArray, anchors: FloatArray) -> FloatArray:
-    """IoU [N, A] of boxes [N, 2] and anchors [A, 2] (widths and heights) laid upon each other, centre on centre."""
-    shared = np.minimum(sizes[:, None], anchors).prod(-1)
-    return shared / (sizes.prod(1)[:, None] + anchors.prod(1) - shared)
+    """IoU [N, A] of boxes [N, 2] and anchors [A, 2] (widths and heights) that share a corner."""
+    boxes, others = (np.concatenate([np.zeros_like(one), one], axis=1) for one in (sizes, anchors))
+    return box_iou(boxes[:, None], others)
 
 
 def _decoded_hw(path: Path) -> tuple[int, int]:

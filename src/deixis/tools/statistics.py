@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from deixis.charts import Line, Panel
 from deixis.data.captions.statistics import measure_words, words_of
 from deixis.data.formats.image_sizes import image_hw
 from deixis.structures import Sample
@@ -17,6 +19,9 @@ SMALL_PX, MEDIUM_PX = 32, 96
 """COCO's bounds: a box is small below 32 x 32 pixels, large from 96 x 96 on."""
 BINS = 20
 _SHOWN = 30
+_SHOWN_IN_ROW = 12
+_MAX_ACROSS = 40
+_MAX_WORDS = 200
 
 
 @dataclass
@@ -168,3 +173,69 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
         "least": min(values),
         "most": max(values),
     }
+
+
+def table_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """The figures of `DatasetStatistics.report` for people: name and value."""
+    words, images, boxes, vocabulary = (report[name] for name in ("words", "phrases_an_image", "boxes", "vocabulary"))
+    side = boxes["side_share"]
+    measured = [
+        [name, f"{value:.1%}"]
+        for name, value in report["phrases"].items()
+        if not name.startswith("words, ")  # stands above already
+    ]
+    return [
+        ["samples", str(report["samples"])],
+        ["left out", str(report["left_out"])],
+        ["phrases that mean nothing", str(report["nothing_meant"])],
+        ["with a mask", str(report["with_mask"])],
+        ["images", str(report["images"])],
+        ["phrases an image", _range(images, ".1f", "d")],
+        ["words a phrase", _range(words, ".1f", "d")],
+        *measured,
+        ["boxes small, medium, large", ", ".join(str(boxes[name]) for name in ("small", "medium", "large"))],
+        ["side of a box by that of its image", "not known" if side["mean"] is None else _range(side, ".2f", ".2f")],
+        ["different words", f"{vocabulary['words']}, of which {vocabulary['once']} stand once"],
+        ["words that make up half of all", f"{vocabulary['for_half']}; 90 %: {vocabulary['for_90_percent']}"],
+        ["most frequent words", _most(dict(vocabulary["most"]))],
+        *([what, _most(report[what])] for what in ("splits", "categories", "kinds") if report[what]),
+    ]
+
+
+def _range(of: Mapping[str, Any], mean: str, ends: str) -> str:
+    return f"{of['mean']:{mean}} on average, {of['least']:{ends}} to {of['most']:{ends}}"
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    named = ", ".join(f"{name or 'no name'} {count}" for name, count in list(counts.items())[:_SHOWN_IN_ROW])
+    return named + (f" and {len(counts) - _SHOWN_IN_ROW} more" if len(counts) > _SHOWN_IN_ROW else "")
+
+
+def chart_panels(found: DatasetStatistics) -> list[Panel]:
+    """Charts of the lengths of phrases, phrases an image, sizes of boxes, and how few words make up most."""
+    sides = [((one + 0.5) / BINS, count) for one, count in enumerate(found.side_histogram())]
+    charts = [
+        ("phrases, %", "words", list(_filled(found.lengths()).items()), found.samples),
+        ("images, %", "phrases of the image", list(_filled(found.phrases_an_image()).items()), len(found.images)),
+        ("boxes, %", "side of the box by that of its image (roots of their areas)", sides, len(found.side_shares)),
+    ]
+    panels = []
+    for up, across, counts, whole in charts:
+        if whole:
+            points = [(x, 100 * count / whole) for x, count in counts]
+            line = Line(name="", points=points, ranges=[(x, 0, y) for x, y in points], is_joined=False)
+            panels.append(Panel(up_label=up, across_label=across, lines=[line]))
+    total = found.vocabulary.total()
+    together = accumulate(count for _, count in found.vocabulary.most_common(_MAX_WORDS))
+    if points := [(number, 100 * count / total) for number, count in enumerate(together, start=1)]:
+        line = Line(name="", points=points)
+        panels.append(Panel(up_label="of all words, %", across_label="most frequent words together", lines=[line]))
+    return panels
+
+
+def _filled(histogram: Mapping[int, int]) -> dict[int, int]:
+    """With the numbers that nothing has, up to the greatest, or 40: beyond, all together."""
+    end = min(max(histogram), _MAX_ACROSS)
+    counts = {number: histogram.get(number, 0) for number in range(end + 1)}
+    counts[end] += sum(count for number, count in histogram.items() if number > end)
+    return counts

@@ -1,146 +1,133 @@
-"""A run's losses, read from its metrics.jsonl and drawn as curves; numpy and Pillow only."""
+"""A run's losses, read from its metrics.jsonl and drawn over its steps."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from deixis.charts import Line, Panel, draw_panels
 
-from deixis.charts import Axis, round_axis
-from deixis.drawing import COLOURS
+if TYPE_CHECKING:
+    from PIL import Image
 
-Curve = list[tuple[int, float]]
-"""Steps and values, steps rising."""
+Curve = list[tuple[int, float | None]]
+"""Steps, rising, and values; None where the value was not finite."""
 
 LOG = "metrics.jsonl"
-NO_LOSSES = ("step", "seconds")
-WINDOWS = 120
-"""A curve of more steps is drawn as the means of so many windows."""
-PANEL_W_PX, PANEL_H_PX, COLUMNS = 400, 250, 3
-LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 66, 14, 34, 30
-LEGEND_PX = 30
-FONT_PX = 13
-GRID, INK = (225, 225, 225), (40, 40, 40)
+MAX_POINTS = 200
+"""A longer curve is drawn as the means of so many windows."""
 MAX_PANELS = 30
+_COLUMNS, _PANEL_PX = 3, (400, 250)
+_MAX_LINE_BYTES = 100_000
 _LARGEST = 1e30
-"""A number beyond it is no loss: of a damaged file."""
+"""A larger number is no loss, but the sign of a damaged file."""
 
 
-def read_rows(path: Path) -> list[dict[str, float | None]]:
-    """The lines of a metrics.jsonl that are whole; none where there is no file."""
+@dataclass(frozen=True, kw_only=True)
+class RunLog:
+    """What a run wrote of its steps."""
+
+    name: str
+    curves: Mapping[str, Curve]
+    """By the name of a loss or of another value."""
+    problems: tuple[str, ...] = ()
+    """One sentence for each line that was left out."""
+
+
+def read_log(folder: Path) -> RunLog:
+    """Read the ``metrics.jsonl`` of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it has no step that can be read.
+    """
+    path = folder / LOG
     if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        row = parse_row(line)
-        if row is not None:
-            rows.append(row)
-    return rows
-
-
-def parse_row(line: str) -> dict[str, float | None] | None:
-    """One line as an object with a whole number ``step``, numbers and nulls; None where it is anything else."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict) or type(row.get("step")) is not int:
-        return None
-    if not all(value is None or (type(value) in (int, float) and abs(value) <= _LARGEST) for value in row.values()):
-        return None
-    return row
-
-
-def curves_of(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Curve]:
-    """Each loss by its name; values that were not finite are left out."""
+        raise FileNotFoundError(f"expected a run with {LOG} in {str(folder)!r}, got none; check the path")
     curves: dict[str, Curve] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name not in NO_LOSSES:
-                curve = curves.setdefault(name, [])
-                if value is not None:
-                    curve.append((int(row["step"] or 0), float(value)))
-    return curves
+    problems: list[str] = []
+    last = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                last, row = _parse_line(line, last)
+            except ValueError as error:
+                problems.append(f"{LOG} line {number}: {error}; it is left out")
+                continue
+            for name, value in row.items():
+                curves.setdefault(name, []).append((last, value))
+    if not curves:
+        reason = f" ({problems[0]})" if problems else ""
+        raise ValueError(
+            f"expected the losses of at least one step in {str(path)!r}, got none{reason}; let the run go on first"
+        )
+    return RunLog(name=str(folder), curves=curves, problems=tuple(problems))
 
 
-def smoothed(curve: Curve, windows: int = WINDOWS) -> Curve:
-    """The means of at most ``windows`` windows of about as many points, each at its last step."""
-    size = -(-len(curve) // windows) or 1
-    points = iter(curve)
-    means = []
-    while window := list(islice(points, size)):
-        means.append((window[-1][0], sum(value for _, value in window) / len(window)))
-    return means
+def _parse_line(line: bytes, after: int) -> tuple[int, dict[str, float | None]]:
+    """The step, which is above ``after``, and the values of a line."""
+    if len(line) > _MAX_LINE_BYTES:
+        raise ValueError(f"expected at most {_MAX_LINE_BYTES} bytes, got {len(line)}")
+    try:
+        found = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise ValueError(f"expected a JSON object, got {line[:40]!r}") from None
+    step = found.get("step") if isinstance(found, dict) else None
+    if type(step) is not int or not after < step < 2**53:
+        raise ValueError(f"expected an object with a step above {after}, got {line[:40]!r}")
+    values = {name: one for name, one in found.items() if name not in ("step", "seconds")}
+    for name, one in values.items():
+        if one is not None and (type(one) not in (int, float) or abs(one) > _LARGEST):
+            raise ValueError(f"expected {name!r} to be a number or null, got {str(one)[:40]!r}")
+    return step, {name: None if one is None or math.isnan(one) else float(one) for name, one in values.items()}
+
+
+def smoothed(curve: Curve, max_points: int = MAX_POINTS) -> list[tuple[float, float | None]]:
+    """The means of at most so many windows of neighbouring steps; None where a window has no value."""
+    width = -(-len(curve) // max_points) or 1
+    points: list[tuple[float, float | None]] = []
+    for start in range(0, len(curve), width):
+        steps, values = zip(*curve[start : start + width], strict=True)
+        known = [value for value in values if value is not None]
+        points.append((sum(steps) / len(steps), sum(known) / len(known) if known else None))
+    return points
+
+
+def curve_panels(runs: Mapping[str, Mapping[str, Curve]]) -> list[Panel]:
+    """A chart for each loss of which any run has a value, with a line for each run that has it.
+
+    Args:
+        runs: by a run's label, its curves by their names.
+    """
+    known = {
+        label: {name: curve for name, curve in curves.items() if any(value is not None for _, value in curve)}
+        for label, curves in runs.items()
+    }
+    names = dict.fromkeys(name for curves in known.values() for name in curves)
+    return [
+        Panel(
+            up_label=name,
+            across_label="step",
+            lines=[
+                Line(name=label, points=smoothed(curves[name])) for label, curves in known.items() if name in curves
+            ],
+        )
+        for name in names
+    ]
 
 
 def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Image.Image:
-    """One panel a loss, one colour a run.
-
-    Args:
-        runs: by a run's label, its curves by their names; the first run's names come first.
+    """The charts of :func:`curve_panels` side by side, at most `MAX_PANELS`.
 
     Raises:
-        ValueError: no run has a point.
+        ValueError: no run has a value.
+        ImportError: matplotlib is not installed.
     """
-    names = list(dict.fromkeys(name for curves in runs.values() for name, curve in curves.items() if curve))
-    if not names:
+    panels: Sequence[Panel] = curve_panels(runs)[:MAX_PANELS]
+    if not panels:
         raise ValueError("expected losses of at least one step to draw, got none; let the run go on first")
-    names = names[:MAX_PANELS]
-    top = LEGEND_PX if len(runs) > 1 else 0
-    columns = min(COLUMNS, len(names))
-    height = top + -(-len(names) // columns) * PANEL_H_PX
-    picture = Image.new("RGB", (columns * PANEL_W_PX, height), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=FONT_PX)
-    if top:
-        _draw_legend(pen, list(runs), font)
-    for index, name in enumerate(names):
-        corner = (index % columns * PANEL_W_PX, top + index // columns * PANEL_H_PX)
-        _draw_panel(pen, font, corner, name, [smoothed(curves.get(name, [])) for curves in runs.values()])
-    return picture
-
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-def _draw_legend(pen: ImageDraw.ImageDraw, labels: Sequence[str], font: Font) -> None:
-    x = LEFT_PX
-    for index, label in enumerate(labels):
-        pen.rectangle((x, 10, x + 12, 22), fill=COLOURS[index % len(COLOURS)])
-        shown = label[-60:].encode("utf-8", "replace").decode("utf-8")
-        pen.text((x + 18, 16), shown, fill=INK, font=font, anchor="lm")
-        x += 36 + round(font.getlength(shown))
-
-
-def _draw_panel(
-    pen: ImageDraw.ImageDraw, font: Font, corner: tuple[int, int], name: str, curves: Sequence[Curve]
-) -> None:
-    points = [point for curve in curves for point in curve]
-    across, up = round_axis([step for step, _ in points]), round_axis([value for _, value in points])
-    left, top = corner[0] + LEFT_PX, corner[1] + TOP_PX
-    right, bottom = corner[0] + PANEL_W_PX - RIGHT_PX, corner[1] + PANEL_H_PX - BOTTOM_PX
-    box = (left, top, right, bottom)
-    for value in up.ticks():
-        y = _place(across, up, (0, value), box)[1]
-        pen.line((left, y, right, y), fill=GRID)
-        pen.text((left - 6, y), up.label(value), fill=INK, font=font, anchor="rm")
-    for value in (across.low, across.high):
-        x = left if value == across.low else right
-        pen.text((x, bottom + 5), across.label(value), fill=INK, font=font, anchor="lt" if x == left else "rt")
-    pen.rectangle(box, outline=INK)
-    pen.text((left, top - 8), name, fill=INK, font=font, anchor="lb")
-    for index, curve in enumerate(curves):
-        colour = COLOURS[index % len(COLOURS)]
-        places = [_place(across, up, point, box) for point in curve]
-        if len(places) == 1:
-            x, y = places[0]
-            pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=colour)
-        elif places:
-            pen.line(places, fill=colour, width=2, joint="curve")
-
-
-def _place(across: Axis, up: Axis, point: tuple[float, float], box: tuple[int, int, int, int]) -> tuple[float, float]:
-    left, top, right, bottom = box
-    return left + (right - left) * across.share(point[0]), bottom - (bottom - top) * up.share(point[1])
+    return draw_panels(panels, columns=_COLUMNS, panel_px=_PANEL_PX)

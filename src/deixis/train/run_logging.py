@@ -18,7 +18,7 @@ from deixis.drawing import Mark, draw_marks, draw_sheet
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.base import GroundingModel
 from deixis.structures import BoxXyxy
-from deixis.train.curves import LOG, curves_of, draw_curves, read_rows
+from deixis.train.curves import LOG, draw_curves, read_log
 from deixis.train.objectives import bring, device_of, pixels_of
 from deixis.train.state import naming, whole, write_whole
 
@@ -35,6 +35,7 @@ class Watch:
         self.folder, self.active = folder, active
         self._log = None
         self._board = None
+        self._said_no_charts = False
         if active:
             for name in (LOG, SKIPPED):
                 forget_after(step, folder / name)
@@ -87,9 +88,21 @@ class Watch:
         """Write curves.png, and samples.png of what the model in eval mode says of a few training pictures."""
         if not self.active:
             return
-        if any(curves := curves_of(read_rows(self.folder / LOG))):
-            write_picture(self.folder / "curves.png", draw_curves({self.folder.name: curves}))
+        self._draw_curves()
         write_picture(self.folder / "samples.png", draw_predictions(model, tokenizer, batch))
+
+    def _draw_curves(self) -> None:
+        """Write curves.png where there is something to draw; without matplotlib say once that it is missing."""
+        try:
+            drawn = draw_curves({self.folder.name: read_log(self.folder).curves})
+        except ImportError as error:
+            if not self._said_no_charts and sys.stderr is not None:
+                print(f"training: no curves.png: {error}", file=sys.stderr, flush=True)
+            self._said_no_charts = True
+        except (ValueError, FileNotFoundError):
+            return  # not one step is finite or can be read
+        else:
+            write_picture(self.folder / "curves.png", drawn)
 
 
 def log_line(step: int, seconds: float, parts: dict[str, float]) -> str:

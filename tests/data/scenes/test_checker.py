@@ -1,16 +1,15 @@
-"""The checker upon worlds made by hand, with answers worked out by hand."""
+"""The checker on scenes made by hand, with answers worked out by hand."""
 
 import pytest
+from scene_checker import find_referents, parse
 
-from deixis.data.scenes.checker import find_referents
-from deixis.data.scenes.parser import parse
-from deixis.data.scenes.world import Seen
+from deixis.data.scenes.drawing import InstanceFacts
 
 
-def seen(shape, x, y, colour="red", size="medium", texture="plain", extent=0.1, hidden_by=None):
+def facts(shape, x, y, colour="red", size="medium", texture="plain", extent=0.1, hidden_by=None):
     half = extent / 2
     box = (x - half, y - half, x + half, y + half)
-    return Seen(
+    return InstanceFacts(
         shape=shape,
         colour=colour,
         size=size,
@@ -23,11 +22,11 @@ def seen(shape, x, y, colour="red", size="medium", texture="plain", extent=0.1, 
 
 
 ROW = [
-    seen("star", 0.10, 0.50, "red"),
-    seen("star", 0.35, 0.50, "blue", "small", extent=0.06),
-    seen("star", 0.60, 0.50, "red", texture="striped"),
-    seen("star", 0.90, 0.50, "green", "large", extent=0.19),
-    seen("ring", 0.90, 0.15, "gray", texture="dotted"),
+    facts("star", 0.10, 0.50, "red"),
+    facts("star", 0.35, 0.50, "blue", "small", extent=0.06),
+    facts("star", 0.60, 0.50, "red", texture="striped"),
+    facts("star", 0.90, 0.50, "green", "large", extent=0.19),
+    facts("ring", 0.90, 0.15, "gray", texture="dotted"),
 ]
 
 
@@ -76,17 +75,17 @@ ROW = [
         ("smallest star to the left of the green star", [1]),
     ],
 )
-def test_find_referents_when_world_is_a_row_of_stars_then_those_that_may_be_meant(phrase, expected):
+def test_find_referents_when_scene_is_a_row_of_stars_then_those_that_may_be_meant(phrase, expected):
     assert find_referents(phrase, ROW) == expected
 
 
 STACK = [
-    seen("square", 0.3, 0.3, "green", "large", extent=0.4, hidden_by={1: 0.04, 3: 0.2}),
-    seen("heart", 0.3, 0.3, "pink", "small", extent=0.1),
-    seen("heart", 0.75, 0.7, "pink", "small", extent=0.1),
-    seen("circle", 0.52, 0.3, "blue", extent=0.2),
-    seen("circle", 0.75, 0.3, "blue", extent=0.2),
-    seen("star", 0.75, 0.58, "white", extent=0.1),
+    facts("square", 0.3, 0.3, "green", "large", extent=0.4, hidden_by={1: 0.04, 3: 0.2}),
+    facts("heart", 0.3, 0.3, "pink", "small", extent=0.1),
+    facts("heart", 0.75, 0.7, "pink", "small", extent=0.1),
+    facts("circle", 0.52, 0.3, "blue", extent=0.2),
+    facts("circle", 0.75, 0.3, "blue", extent=0.2),
+    facts("star", 0.75, 0.58, "white", extent=0.1),
 ]
 
 
@@ -113,52 +112,52 @@ def test_find_referents_when_things_overlap_then_depth_and_place_decide(phrase, 
 
 
 def test_find_referents_when_left_is_a_close_call_then_both_may_be_meant():
-    close = [seen("star", 0.20, 0.2), seen("star", 0.33, 0.8), seen("star", 0.8, 0.5)]
+    close = [facts("star", 0.20, 0.2), facts("star", 0.33, 0.8), facts("star", 0.8, 0.5)]
     assert find_referents("left star", close) == [0, 1]
     assert find_referents("leftmost star", close) == [0]
     assert find_referents("second star from the left", close) == [1]
-    tied = [seen("star", 0.20, 0.2), seen("star", 0.23, 0.8), seen("star", 0.8, 0.5)]
+    tied = [facts("star", 0.20, 0.2), facts("star", 0.23, 0.8), facts("star", 0.8, 0.5)]
     assert find_referents("leftmost star", tied) == [0, 1]
     assert find_referents("second star from the left", tied) == [0, 1]
 
 
 def test_find_referents_when_one_thing_is_said_to_be_where_it_is_not_then_empty():
-    assert find_referents("left star", [seen("star", 0.8, 0.5), seen("ring", 0.1, 0.5)]) == []
-    assert find_referents("star in the middle", [seen("star", 0.8, 0.5), seen("ring", 0.1, 0.5)]) == []
+    assert find_referents("left star", [facts("star", 0.8, 0.5), facts("ring", 0.1, 0.5)]) == []
+    assert find_referents("star in the middle", [facts("star", 0.8, 0.5), facts("ring", 0.1, 0.5)]) == []
 
 
 def test_find_referents_when_middle_then_centre_of_image_or_of_three():
-    assert find_referents("middle star", [seen("star", 0.5, 0.45), seen("star", 0.9, 0.5)]) == [0]
-    three = [seen("star", x, 0.2) for x in (0.1, 0.35, 0.7)]
+    assert find_referents("middle star", [facts("star", 0.5, 0.45), facts("star", 0.9, 0.5)]) == [0]
+    three = [facts("star", x, 0.2) for x in (0.1, 0.35, 0.7)]
     assert find_referents("star in the center", three) == [1]
-    assert find_referents("middle star", [*three, seen("star", 0.5, 0.5)]) == [3]
-    off_row = [seen("star", 0.1, 0.1), seen("star", 0.3, 0.5), seen("star", 0.52, 0.52)]
+    assert find_referents("middle star", [*three, facts("star", 0.5, 0.5)]) == [3]
+    off_row = [facts("star", 0.1, 0.1), facts("star", 0.3, 0.5), facts("star", 0.52, 0.52)]
     assert find_referents("centre star", off_row) == [1, 2]
 
 
 def test_find_referents_when_modifier_may_belong_to_either_noun_then_both_readings_count():
-    world = [
-        seen("heart", 0.1, 0.5, texture="striped"),
-        seen("heart", 0.3, 0.5),
-        seen("ring", 0.8, 0.5, texture="striped"),
+    scene = [
+        facts("heart", 0.1, 0.5, texture="striped"),
+        facts("heart", 0.3, 0.5),
+        facts("ring", 0.8, 0.5, texture="striped"),
     ]
     # "heart left of (the ring with stripes)" fits both hearts, "(heart with stripes) left of the ring" one.
-    assert find_referents("heart left of the ring with stripes", world) == [0, 1]
-    world.append(seen("ring", 0.5, 0.9))
+    assert find_referents("heart left of the ring with stripes", scene) == [0, 1]
+    scene.append(facts("ring", 0.5, 0.9))
     # Two rings: only the first reading has one landmark.
-    assert find_referents("heart to the left of the ring with stripes", world) == [0, 1]
+    assert find_referents("heart to the left of the ring with stripes", scene) == [0, 1]
 
 
 def test_find_referents_when_superlative_meets_relation_then_both_orders_count():
-    world = [
-        seen("star", 0.1, 0.5, extent=0.1),
-        seen("star", 0.3, 0.3, extent=0.06),
-        seen("ring", 0.6, 0.5),
-        seen("star", 0.85, 0.5, extent=0.2),
+    scene = [
+        facts("star", 0.1, 0.5, extent=0.1),
+        facts("star", 0.3, 0.3, extent=0.06),
+        facts("ring", 0.6, 0.5),
+        facts("star", 0.85, 0.5, extent=0.2),
     ]
-    assert find_referents("biggest star left of the ring", world) == [0]
-    assert find_referents("biggest star right of the ring", world) == [3]
-    assert find_referents("left star left of the ring", world[:1] + world[2:]) == [0]
+    assert find_referents("biggest star left of the ring", scene) == [0]
+    assert find_referents("biggest star right of the ring", scene) == [3]
+    assert find_referents("left star left of the ring", scene[:1] + scene[2:]) == [0]
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.data.scenes.backgrounds import sample_background
 from deixis.data.scenes.drawing import place
-from deixis.data.scenes.layout import sample_things
-from deixis.data.scenes.painting import RGB, Style, paint
+from deixis.data.scenes.layout import SceneInstance, sample_layout
+from deixis.data.scenes.painting import RGB, Style, paint, sample_background
 from deixis.data.scenes.vocabulary import COLOURS, SHAPES, TEXTURES
-from deixis.data.scenes.world import Thing
 
 
-def thing(shape="square", x=0.5, y=0.5, radius=0.1, colour="red", size="medium", texture="plain", angle=0.0):
-    return Thing(shape=shape, colour=colour, size=size, texture=texture, x=x, y=y, radius=radius, angle=angle)
+def instance(shape="square", x=0.5, y=0.5, radius=0.1, colour="red", size="medium", texture="plain", angle=0.0):
+    return SceneInstance(shape=shape, colour=colour, size=size, texture=texture, x=x, y=y, radius=radius, angle=angle)
 
 
 def ground(size, grey=128):
@@ -21,11 +19,11 @@ def ground(size, grey=128):
 
 
 def test_place_when_one_square_covers_half_of_another_then_masks_and_boxes_as_by_hand():
-    drawing = place([thing(x=0.5), thing(x=0.6, colour="blue")], 100)
+    drawing = place([instance(x=0.5), instance(x=0.6, colour="blue")], 100)
     assert [int(mask.sum()) for mask in drawing.masks] == [200, 400]
     assert drawing.masks[0, 40:60, 40:50].all()
     assert drawing.masks[1, 40:60, 50:70].all()
-    back, front = drawing.seen
+    back, front = drawing.facts
     assert back.box_xyxy_norm == (0.4, 0.4, 0.5, 0.6)
     assert back.outline_xyxy_norm == (0.4, 0.4, 0.6, 0.6)
     assert front.box_xyxy_norm == (0.5, 0.4, 0.7, 0.6)
@@ -35,19 +33,19 @@ def test_place_when_one_square_covers_half_of_another_then_masks_and_boxes_as_by
 
 
 def test_place_when_thing_is_hidden_too_far_then_left_out():
-    drawing = place([thing(x=0.5), thing(x=0.58, colour="blue")], 100)
-    assert [t.colour for t in drawing.things] == ["blue"]
-    assert len(drawing.seen) == len(drawing.masks) == 1
+    drawing = place([instance(x=0.5), instance(x=0.58, colour="blue")], 100)
+    assert [t.colour for t in drawing.instances] == ["blue"]
+    assert len(drawing.facts) == len(drawing.masks) == 1
 
 
 def test_place_when_thing_crosses_the_edge_then_box_ends_there():
-    drawing = place([thing(x=0.05)], 100)
-    assert drawing.seen[0].box_xyxy_norm == (0.0, 0.4, 0.15, 0.6)
-    assert drawing.seen[0].outline_xyxy_norm == (-0.05, 0.4, 0.15, 0.6)
+    drawing = place([instance(x=0.05)], 100)
+    assert drawing.facts[0].box_xyxy_norm == (0.0, 0.4, 0.15, 0.6)
+    assert drawing.facts[0].outline_xyxy_norm == (-0.05, 0.4, 0.15, 0.6)
 
 
 def test_place_when_ring_then_its_hole_is_not_of_it():
-    mask = place([thing("ring", radius=0.3)], 100).masks[0]
+    mask = place([instance("ring", radius=0.3)], 100).masks[0]
     assert not mask[40:60, 40:60].any()
     assert mask[50, 22:30].all()
     assert mask.sum() == pytest.approx(math.pi * 900 * (1 - 0.58**2), rel=0.02)
@@ -55,7 +53,7 @@ def test_place_when_ring_then_its_hole_is_not_of_it():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_paint_when_clean_then_changed_pixels_are_the_mask(shape):
-    drawing = place([thing(shape, radius=0.3, colour="white", angle=0.3)], 96)
+    drawing = place([instance(shape, radius=0.3, colour="white", angle=0.3)], 96)
     image = paint(drawing, ground(96, 20), Style(), np.random.default_rng(0))
     halfway = (20 + np.mean(RGB["white"][0])) / 2
     differs = image.mean(axis=2) > halfway
@@ -68,7 +66,7 @@ def test_paint_when_clean_then_changed_pixels_are_the_mask(shape):
 @pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize("texture", TEXTURES)
 def test_paint_when_textured_then_main_tone_keeps_the_larger_part(colour, texture):
-    drawing = place([thing(radius=0.3, colour=colour, texture=texture)], 128)
+    drawing = place([instance(radius=0.3, colour=colour, texture=texture)], 128)
     far_from_all = np.full((128, 128, 3), (0, 255, 255), dtype=np.uint8)  # so that no rim is drawn
     image = paint(drawing, far_from_all, Style(), np.random.default_rng(1))
     pixels = image[drawing.masks[0]].astype(float)
@@ -79,14 +77,14 @@ def test_paint_when_textured_then_main_tone_keeps_the_larger_part(colour, textur
 
 
 def test_paint_when_thing_has_the_colour_of_the_ground_then_a_rim_parts_them():
-    drawing = place([thing(radius=0.3, colour="gray")], 96)
+    drawing = place([instance(radius=0.3, colour="gray")], 96)
     image = paint(drawing, ground(96, 130), Style(), np.random.default_rng(0))
-    left_edge = int(drawing.seen[0].box_xyxy_norm[0] * 96)
+    left_edge = int(drawing.facts[0].box_xyxy_norm[0] * 96)
     assert image[48, left_edge].mean() < 90
 
 
 def test_paint_when_seeded_then_same_pixels_and_background_untouched():
-    things = sample_things("scenes", "train", np.random.default_rng(3))
+    things = sample_layout("scenes", "train", np.random.default_rng(3))
     background = sample_background(64, np.random.default_rng(4))
     before = background.copy()
     images = [

@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scene_checker import find_referents
 
-from deixis.data.scenes import draw_world, seed_scene
-from deixis.data.scenes.checker import find_referents
+from deixis.data.scenes import compose_scene, seed_scene
 from deixis.data.scenes.vocabulary import COLOURS, FLAVOURS, KINDS_OF, SPLITS
 
 NUM_EACH = 180
@@ -23,12 +23,12 @@ PLACE_WORDS = set(
 
 
 def draw_phrases(flavour, num_each, start=0):
-    """(split, world, written, is_first) of ``num_each`` scenes of every split."""
+    """(split, scene, written, is_first) of ``num_each`` scenes of every split."""
     rows = []
     for split in SPLITS:
         for index in range(start, start + num_each):
-            drawing, written, _ = draw_world(flavour, split, SIZE, seed_scene(flavour, split, index), phrases=2)
-            rows += [(split, drawing.seen, phrase, k == 0) for k, phrase in enumerate(written)]
+            drawing, written, _ = compose_scene(flavour, split, SIZE, seed_scene(flavour, split, index), phrases=2)
+            rows += [(split, drawing.facts, phrase, k == 0) for k, phrase in enumerate(written)]
     return rows
 
 
@@ -39,8 +39,8 @@ def flavour_rows(request):
 
 def assert_one_referent(rows):
     assert rows
-    for split, world, written, _ in rows:
-        assert find_referents(written.text, world) == [written.index], (split, written)
+    for split, scene, written, _ in rows:
+        assert find_referents(written.text, scene) == [written.index], (split, written)
 
 
 def test_phrase_when_read_back_by_checker_then_exactly_its_referent(flavour_rows):
@@ -56,11 +56,11 @@ def test_phrase_when_read_back_by_checker_over_many_scenes_then_exactly_its_refe
 def test_phrase_when_left_and_right_are_swapped_then_no_longer_its_referent(flavour_rows):
     flavour, rows = flavour_rows
     swapped = 0
-    for _, world, written, _ in rows:
+    for _, scene, written, _ in rows:
         if written.kind == "ordinal" or not re.search("left|right", written.text):
             continue
         other = re.sub("left|right", lambda m: {"left": "right", "right": "left"}[m[0]], written.text)
-        assert find_referents(other, world) != [written.index], written
+        assert find_referents(other, scene) != [written.index], written
         swapped += 1
     assert (swapped > 100) == (flavour != "scenes+")
 
@@ -68,31 +68,31 @@ def test_phrase_when_left_and_right_are_swapped_then_no_longer_its_referent(flav
 def test_phrase_when_a_colour_is_changed_then_no_longer_its_referent(flavour_rows):
     names = [form for forms in COLOURS.values() for form in forms]
     changed = 0
-    for _, world, written, _ in flavour_rows[1]:
+    for _, scene, written, _ in flavour_rows[1]:
         match = re.search(rf"\b({'|'.join(names)})\b", written.text)
         if match is None or written.kind in ("negation", "relation"):
             continue  # there the colour may be that of something else
         colour = "orange" if match[0] != "orange" else "blue"
-        assert find_referents(re.sub(rf"\b{match[0]}\b", colour, written.text), world) != [written.index], written
+        assert find_referents(re.sub(rf"\b{match[0]}\b", colour, written.text), scene) != [written.index], written
         changed += 1
     assert changed > 40
 
 
 def test_phrase_when_referent_has_a_twin_beside_it_then_no_longer_its_referent(flavour_rows):
-    for _, world, written, _ in flavour_rows[1]:
-        assert find_referents(written.text, add_twin(world, written.index)) != [written.index], written
+    for _, scene, written, _ in flavour_rows[1]:
+        assert find_referents(written.text, add_twin(scene, written.index)) != [written.index], written
 
 
-def add_twin(world, index):
-    """The world with the thing doubled, a hair away, hiding and hidden as the thing itself is."""
-    twin = len(world)
+def add_twin(scene, index):
+    """The scene with the thing doubled, a hair away, hiding and hidden as the thing itself is."""
+    twin = len(scene)
     things = []
-    for thing in world:
+    for thing in scene:
         hidden_by = dict(thing.hidden_by)
         if index in hidden_by:
             hidden_by[twin] = hidden_by[index]
         things.append(dataclasses.replace(thing, hidden_by=hidden_by))
-    x1, y1, x2, y2 = world[index].box_xyxy_norm
+    x1, y1, x2, y2 = scene[index].box_xyxy_norm
     shifted = (x1 + 1e-4, y1 + 1e-4, x2 + 1e-4, y2 + 1e-4)
     return [*things, dataclasses.replace(things[index], box_xyxy_norm=shifted)]
 

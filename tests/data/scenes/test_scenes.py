@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from deixis.data.scenes import draw_sample, draw_scene, draw_world, open_scenes, seed_scene
+from deixis.data.scenes import compose_scene, draw_sample, draw_scene, open_scenes, seed_scene
 from deixis.data.scenes.layout import RADIUS
 from deixis.data.scenes.vocabulary import COLOURS, FLAVOURS, HELD_OUT_PAIRS, SHAPES, SIZES, SPLITS, TEXTURES
 from deixis.geometry.masks import decode_rle
@@ -96,7 +96,7 @@ def test_draw_scene_when_drawn_then_boxes_are_those_of_the_visible_masks(split):
 
 
 def worlds(split, num, flavour="scenes"):
-    return [draw_world(flavour, split, 64, seed_scene(flavour, split, index), phrases=3)[:2] for index in range(num)]
+    return [compose_scene(flavour, split, 64, seed_scene(flavour, split, index), phrases=3)[:2] for index in range(num)]
 
 
 def test_held_out_pairs_when_listed_then_about_one_in_eight_and_at_least_one_a_shape():
@@ -105,30 +105,30 @@ def test_held_out_pairs_when_listed_then_about_one_in_eight_and_at_least_one_a_s
 
 
 @pytest.mark.parametrize("split", ["train", "val", "testA"])
-def test_draw_world_when_not_test_b_then_held_out_pairs_never_appear(split):
+def test_compose_scene_when_not_test_b_then_held_out_pairs_never_appear(split):
     for drawing, _ in worlds(split, 150):
-        assert not {(thing.shape, thing.colour) for thing in drawing.things} & HELD_OUT_PAIRS
+        assert not {(thing.shape, thing.colour) for thing in drawing.instances} & HELD_OUT_PAIRS
 
 
-def test_draw_world_when_test_b_then_every_referent_is_of_a_held_out_pair():
+def test_compose_scene_when_test_b_then_every_referent_is_of_a_held_out_pair():
     met = set()
     for drawing, written in worlds("testB", 150):
-        pairs = {(drawing.things[w.index].shape, drawing.things[w.index].colour) for w in written}
+        pairs = {(drawing.instances[w.index].shape, drawing.instances[w.index].colour) for w in written}
         assert pairs <= HELD_OUT_PAIRS
         met |= pairs
     assert met == HELD_OUT_PAIRS
 
 
-def test_draw_world_when_test_a_then_more_things_of_the_same_kind():
+def test_compose_scene_when_test_a_then_more_things_of_the_same_kind():
     def mean_alike(split):
-        kinds = [[thing.shape for thing in drawing.things] for drawing, _ in worlds(split, 100)]
+        kinds = [[thing.shape for thing in drawing.instances] for drawing, _ in worlds(split, 100)]
         return np.mean([max(shapes.count(shape) for shape in shapes) for shapes in kinds])
 
     assert mean_alike("testA") > mean_alike("val") + 1.5
 
 
-def test_draw_world_when_many_then_everything_in_the_vocabulary_is_drawn():
-    things = [thing for drawing, _ in worlds("train", 200) for thing in drawing.things]
+def test_compose_scene_when_many_then_everything_in_the_vocabulary_is_drawn():
+    things = [thing for drawing, _ in worlds("train", 200) for thing in drawing.instances]
     assert {thing.shape for thing in things} == set(SHAPES)
     assert {thing.colour for thing in things} == set(COLOURS)
     assert {thing.size for thing in things} == set(SIZES)

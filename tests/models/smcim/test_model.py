@@ -14,7 +14,7 @@ from deixis.models.encoders.darknet import ThreeScales
 from deixis.models.grids import grid_positions
 from deixis.models.smcim.interaction import LastStep, sine_position
 from deixis.models.smcim.model import SmcimModel, SmcimOutput, SmcimScene, VisualFeatures, share_inside
-from deixis.papers.experiments import SMCIM_TABLE_3, SMCIM_TABLE_4
+from deixis.papers.tables import SMCIM_TABLE_3, SMCIM_TABLE_4
 
 IDS = torch.tensor([[2, 4, 6, 3], [2, 7, 3, 0], [2, 5, 9, 3]])
 VALID = torch.tensor([[True] * 4, [True, True, True, False], [True] * 4])

@@ -21,7 +21,7 @@ from deixis.data.augment.views import (
 )
 from deixis.data.captions.writing import VisibleInstance
 from deixis.geometry.masks import box_from_mask
-from deixis.language.invariance import truth_of
+from deixis.language.invariance import crop_effect
 from deixis.structures import BoxXyxy
 
 
@@ -65,7 +65,7 @@ def crop_phrased(
     "the left one" may be in the middle of what is left of the image, and of "the third cup" or "cup by the sink" the
     other two or the sink may be gone; "the red one" stays the red one. See `deixis.language.invariance`.
     """
-    if truth_of(phrase).crop != "stays":
+    if crop_effect(phrase) != "stays":
         return Phrased(image, box_xyxy_px, mask, phrase)
     hw = (image.shape[0], image.shape[1])
     x1, y1, x2, y2 = window_around(box_xyxy_px, hw, rng, min_share)

@@ -25,7 +25,7 @@ from deixis.data.augment.warping import (
 from deixis.data.captions.writing import VisibleInstance
 from deixis.geometry.images import FILL, Letterbox
 from deixis.language.directions import mirror_phrase
-from deixis.language.invariance import can_mirror, names_order, truth_of
+from deixis.language.invariance import can_mirror, crop_effect, names_order
 from deixis.structures import BoxXyxy
 
 AFFINE_TRIES = 10
@@ -117,7 +117,7 @@ PIPELINES: dict[str, Pipeline] = {
 
 def _cropped(view: View, phrases: Sequence[str], rng: np.random.Generator, bounds: CropRange, meant: int) -> View:
     """The view in a window drawn within bounds, where the phrases stay true of that; else the view."""
-    effects = {truth_of(phrase).crop for phrase in phrases}
+    effects = {crop_effect(phrase) for phrase in phrases}
     compares, others_known = "needs others" in effects, len(view.instances) > meant
     if "breaks" in effects or (compares and not others_known):
         return view

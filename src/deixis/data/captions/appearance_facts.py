@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from deixis.data.captions.relations import LEFT_OF, RIGHT_OF, relations_between
 from deixis.data.captions.spatial_facts import COLOUR, RELATION, Fact, Place, place_facts, place_of
-from deixis.language.chance import pick
 from deixis.language.colours import (
     COLOURS,
     beside_body,
@@ -23,7 +22,7 @@ from deixis.language.colours import (
     thighs,
     upper_body,
 )
-from deixis.language.synonyms import categories_meant_by, words_for
+from deixis.language.synonyms import categories_meant_by, pick, words_for
 from deixis.structures import BoxXyxy
 
 # fmt: off

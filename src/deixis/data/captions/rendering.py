@@ -9,7 +9,7 @@ import numpy as np
 
 from deixis.data.captions.appearance_facts import with_article
 from deixis.data.captions.spatial_facts import COLOUR, ORDINAL, PLACE, Fact
-from deixis.language.chance import pick
+from deixis.language.synonyms import pick
 
 Style = Literal["terse", "looks", "long"]
 """RefCOCO's (places, few words), RefCOCO+'s (looks, no left or right) and RefCOCOg's way (a sentence's worth)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,9 @@ from deixis.data.captions.spatial_facts import (
     size_facts,
     standing_alone,
 )
-from deixis.language.chance import draw, pick
-from deixis.language.synonyms import categories_meant_by, hypernyms_for, words_for
+from deixis.language.synonyms import categories_meant_by, hypernyms_for, pick, words_for
+
+T = TypeVar("T")
 
 __all__ = ["KINDS", "Phrase", "VisibleInstance", "write_phrases"]
 
@@ -144,7 +146,7 @@ def _write_for_one(scene: ObservedScene, index: int, rng: np.random.Generator, m
     for _ in range(2 * most + 2):
         if len(found) >= most:
             break
-        style = draw(rng, _STYLES)
+        style = _draw(rng, _STYLES)
         for _ in range(_TRIES[style]):
             phrase = _try_phrase(scene, index, style, rng, loose)
             if phrase is not None:
@@ -163,7 +165,7 @@ def _try_phrase(scene: ObservedScene, index: int, style: Style, rng: np.random.G
         alone = [fact for fact in standing_alone(scene.places, index) if fact.alone]
         if alone:
             return Phrase(index, pick(rng, pick(rng, alone).alone), "location")
-    return _try_recipe(scene, index, style, draw(rng, _RECIPES[style]), rng, loose)
+    return _try_recipe(scene, index, style, _draw(rng, _RECIPES[style]), rng, loose)
 
 
 def _try_recipe(
@@ -220,4 +222,14 @@ def _choose_fact(
         return relation_fact(scene, index, left, rng, with_place=with_place)
     tell = {PLACE: place_facts, ORDINAL: ordinal_facts, SIZE: size_facts, DEPTH: depth_facts}[slot]
     facts = tell(scene.places, index, sorted(left - {index}))
-    return draw(rng, [(fact.weight, fact) for fact in facts]) if facts else None
+    return _draw(rng, [(fact.weight, fact) for fact in facts]) if facts else None
+
+
+def _draw(rng: np.random.Generator, weighted: Sequence[tuple[float, T]]) -> T:
+    """One of the values of ``weighted`` (weight, value) by weight; the weights need not sum to one."""
+    roll = rng.random() * sum(weight for weight, _ in weighted)
+    for weight, value in weighted:
+        roll -= weight
+        if roll < 0:
+            return value
+    return weighted[-1][1]

@@ -1,14 +1,13 @@
-"""The words of the drawn scenes: what can be said of a thing, and the ways people say it.
+"""The words of the drawn scenes: what can be said of an instance, and how people say it.
 
-Writer and checker share these tables and nothing else. In each table the key is the meaning and the value lists
-its surface forms, the commonest first.
+The writer shares these tables, and nothing else, with the checker in the tests. In each table the key is the meaning
+and the value lists its surface forms, the commonest first.
 """
 
 from __future__ import annotations
 
 FLAVOURS = ("scenes", "scenes+", "scenesg")
 SPLITS = ("train", "val", "testA", "testB")
-KINDS = ("location", "attribute", "ordinal", "superlative", "relation", "negation")
 KINDS_OF: dict[str, dict[str, float]] = {
     "scenes": {
         "location": 0.50,
@@ -111,13 +110,10 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "next": ("next to", "beside"),
 }
 
-_HELD_OUT_STRIDE = 8
-
-
-def is_held_out(shape: str, colour: str) -> bool:
-    """Whether the pair is kept for testB: about one pair in eight, at least one a shape, nowhere else drawn."""
-    return (3 * list(SHAPES).index(shape) + 5 * list(COLOURS).index(colour)) % _HELD_OUT_STRIDE == 0
-
-
-HELD_OUT_PAIRS = frozenset((shape, colour) for shape in SHAPES for colour in COLOURS if is_held_out(shape, colour))
+HELD_OUT_PAIRS = frozenset(
+    (shape, colour)
+    for i, shape in enumerate(SHAPES)
+    for j, colour in enumerate(COLOURS)
+    if (3 * i + 5 * j) % 8 == 0  # about one pair in eight, at least one a shape
+)
 """The (shape, colour) pairs that only testB draws."""

@@ -18,32 +18,35 @@ _QUALITY = 82
 _SHOWN_CHARS = 300
 
 _STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; --ink: #1b1f24; --pale: #57606a; --paper: #fff; --soft: #f3f5f8; --line: #d0d7de; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --pale: #9198a1; --paper: #0d1117; --soft: #161b22; --line: #3d444d; }
+}
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: #1b1f24;
-  background: #fff; overflow-wrap: anywhere; }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink);
+  background: var(--paper); overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .5rem; }
-h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid #d0d7de; }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 .cards, .plots, .cases { display: grid; gap: .75rem; }
 .cards { grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
 .plots, .cases { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-.card { background: #f3f5f8; border-radius: .5rem; padding: .5rem .75rem; }
+.card { background: var(--soft); border-radius: .5rem; padding: .5rem .75rem; }
 .card b { display: block; font-size: 1.5rem; line-height: 1.3; }
-.card span, figcaption, .note { color: #57606a; font-size: .875rem; }
+.card span, figcaption, .note { color: var(--pale); font-size: .875rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #d0d7de; text-align: right; white-space: nowrap;
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
   font-weight: normal; }
 thead th { font-weight: 600; }
 th:first-child { text-align: left; }
-figure { margin: 0; padding: .5rem; border: 1px solid #d0d7de; border-radius: .5rem; }
+figure { margin: 0; padding: .5rem; border: 1px solid var(--line); border-radius: .5rem; }
 figure svg { display: block; width: 100%; height: auto; }
 .pictures { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; align-items: start; }
-.pictures div { font-size: .8rem; color: #57606a; }
+.pictures div { font-size: .8rem; color: var(--pale); }
 .pictures img { display: block; width: 100%; height: auto; }
-figcaption strong { color: #1b1f24; font-size: 1rem; }
+figcaption strong { color: var(--ink); font-size: 1rem; }
 """
 
 

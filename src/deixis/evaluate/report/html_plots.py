@@ -1,22 +1,20 @@
-"""Plots of HTML pages, as inline SVG: bars with intervals, curves, histograms; sized to be read on a phone.
-
-Charts that are files of their own, as PNG, are in `deixis.charts`.
-"""
+"""Charts of HTML pages, as inline SVG that is legible on a phone: bars with intervals, curves, histograms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from deixis.evaluate.report.html_page import text
+from deixis.charts import COLOURS, GRID, INK, draw_svg, shorten
 
-COLOURS = ("#2563eb", "#d97706", "#059669")
-"""One a series, in order; told apart by people who do not tell red from green."""
-_INK, _GRID = "#1b1f24", "#d0d7de"
-_WIDTH = 360
-_LETTER = 11
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT = 360, 260
+_ROW = 18
+"""Height of a bar with its label."""
 _LABEL_CHARS = 20
-_LEFT, _TOP, _SIDE, _HIGH = 38, 22, 308, 200  # of the plotting field, in units of the drawing
 
 
 @dataclass(frozen=True)
@@ -30,21 +28,22 @@ class Bar:
 
 def bar_chart(bars: Sequence[Bar]) -> str:
     """Bars to the right, one below the other, 0 to 100 percent."""
-    left, wide, row = 128, 176, 18
-    lines: list[str] = []
-    for number, bar in enumerate(bars):
-        y = row * number
-        middle = y + row / 2
-        shown = bar.label if len(bar.label) <= _LABEL_CHARS else f"{bar.label[: _LABEL_CHARS - 1]}…"
-        lines.append(_text(left - 6, middle + 4, shown, "end"))
-        lines.append(
-            f'<rect x="{left}" y="{y + 3}" width="{wide * bar.value:.1f}" height="{row - 6}" fill="{COLOURS[0]}"/>'
-        )
-        if bar.bounds is not None:
-            low, high = (left + wide * value for value in bar.bounds)
-            lines.append(_line(low, middle, high, middle, _INK))
-        lines.append(_text(_WIDTH - 2, middle + 4, f"{100 * bar.value:.1f}", "end"))
-    return _drawing(row * len(bars) + 4, [_line(left, 0, left, row * len(bars), _GRID), *lines])
+
+    def draw(axis: Axes) -> None:
+        places = range(len(bars))
+        values = [100 * bar.value for bar in bars]
+        axis.barh(places, values, 0.7, color=COLOURS[0])
+        for place, bar in enumerate(bars):
+            if bar.bounds is not None:
+                axis.hlines(place, 100 * bar.bounds[0], 100 * bar.bounds[1], color=INK, linewidth=1)
+            axis.text(1.02, place, f"{values[place]:.1f}", va="center", transform=axis.get_yaxis_transform())
+        labels = [shorten(bar.label) for bar in bars]
+        axis.set_yticks(places, [one if len(one) <= _LABEL_CHARS else f"{one[: _LABEL_CHARS - 1]}…" for one in labels])
+        axis.set(xlim=(0, 100), xticks=(), ylim=(len(bars) - 0.5, -0.5))
+        axis.grid(visible=False)
+        axis.set_frame_on(False)
+
+    return draw_svg(draw, (_WIDTH, _ROW * len(bars) + 8))
 
 
 def curves(
@@ -55,71 +54,33 @@ def curves(
     top: float = 1.0,
     diagonal: bool = False,
 ) -> str:
-    """Lines through points of 0..1 across and 0..``top`` up, ``diagonal`` drawn from corner to corner."""
-    lines = _field(across, up, f"{100 * top:g} %")
-    if diagonal:
-        lines.append(_line(*_at(0, 0), *_at(1, 1), _GRID))
-    for number, (name, points) in enumerate(series.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (_at(x, y / top) for x, y in points))
-        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        if len(points) <= 10:
-            lines += [
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in (_at(*p) for p in points)
-            ]
-        lines.append(_text(_LEFT + 100 * number, 12, name, "start", colour))
-    return _drawing(_TOP + _HIGH + 34, lines)
+    """Lines through points of 0..1 across and 0..``top`` up, in percent; ``diagonal`` joins two corners."""
+
+    def draw(axis: Axes) -> None:
+        if diagonal:
+            axis.plot([0, 1], [0, 100], color=GRID)
+        for number, (name, points) in enumerate(series.items()):
+            marker = "o" if len(points) <= 10 else None
+            heights = [100 * y for _, y in points]
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot([x for x, _ in points], heights, color=colour, marker=marker, label=shorten(name))
+        axis.set(xlim=(0, 1), ylim=(0, 100 * top), xlabel=across, ylabel=f"{up}, percent")
+        _name_series(axis)
+
+    return draw_svg(draw, (_WIDTH, _HEIGHT))
 
 
 def histogram(series: Mapping[str, Sequence[float]], across: str, bins: int = 10) -> str:
     """How many values of 0..1 are in each of equally wide bins, series side by side."""
-    counts = {name: [0] * bins for name in series}
-    for name, values in series.items():
-        for value in values:
-            counts[name][min(int(value * bins), bins - 1)] += 1
-    most = max((count for column in counts.values() for count in column), default=0) or 1
-    lines = _field(across, "samples", str(most))
-    wide = _SIDE / bins / (len(counts) + 0.4)
-    for number, (name, column) in enumerate(counts.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        for place, count in enumerate(column):
-            x, y = _at((place + 0.1) / bins, count / most)
-            lines.append(
-                f'<rect x="{x + number * wide:.1f}" y="{y:.1f}" width="{wide:.1f}" '
-                f'height="{_TOP + _HIGH - y:.1f}" fill="{colour}"/>'
-            )
-        lines.append(_text(_LEFT + 100 * number, 12, name, "start", colour))
-    return _drawing(_TOP + _HIGH + 34, lines)
+
+    def draw(axis: Axes) -> None:
+        names, colours = [shorten(name) for name in series], [COLOURS[i % len(COLOURS)] for i in range(len(series))]
+        axis.hist([*series.values()], bins=bins, range=(0, 1), rwidth=0.9, color=colours, label=names)
+        axis.set(xlim=(0, 1), xlabel=across, ylabel="samples")
+        _name_series(axis)
+
+    return draw_svg(draw, (_WIDTH, _HEIGHT))
 
 
-def _field(across: str, up: str, top_label: str) -> list[str]:
-    """The axes with their names; the upper end is ``top_label``."""
-    bottom, right = _TOP + _HIGH, _LEFT + _SIDE
-    lines = [_line(_LEFT, bottom, right, bottom, _INK), _line(_LEFT, _TOP, _LEFT, bottom, _INK)]
-    for share in (0.25, 0.5, 0.75, 1.0):
-        lines.append(_line(_LEFT, bottom - share * _HIGH, right, bottom - share * _HIGH, _GRID))
-    for share in (0.0, 0.5, 1.0):
-        lines.append(_text(_LEFT + share * _SIDE, bottom + 14, f"{share:g}", "middle"))
-    lines.append(_text(_LEFT - 4, _TOP + 4, top_label, "end"))
-    lines.append(_text(_LEFT - 4, bottom, "0", "end"))
-    lines.append(_text(_LEFT + _SIDE / 2, bottom + 28, across, "middle"))
-    lines.append(_text(right, 12, up, "end"))
-    return lines
-
-
-def _at(x: float, y: float) -> tuple[float, float]:
-    return _LEFT + x * _SIDE, _TOP + (1 - y) * _HIGH
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
-
-
-def _text(x: float, y: float, words: str, anchor: str, colour: str = _INK) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{text(words)}</text>'
-
-
-def _drawing(height: float, lines: Sequence[str]) -> str:
-    box = f'viewBox="0 0 {_WIDTH} {height:g}"'
-    font = f'font-family="system-ui, sans-serif" font-size="{_LETTER}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {box} {font}>{"".join(lines)}</svg>'
+def _name_series(axis: Axes) -> None:
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deixis.charts import has_matplotlib
 from deixis.evaluate.prediction_log import PredictionLog
 from deixis.evaluate.report import html_page, html_plots
 from deixis.evaluate.report.gallery import choose_cases, show_cases, show_false_alarms
@@ -24,6 +25,7 @@ _CARDS = (
     ("nothing there, told so", "no_target_accuracy"),
 )
 _SHOWN_PROBLEMS = 50
+_NO_CHARTS = "Charts need matplotlib: pip install 'deixis[plots]' and write the report again."
 _FALSE_ALARMS = "False alarms"
 _EXPLAINED = {
     "Worst": "Lowest mean of box and mask IoU, the surest first.",
@@ -106,6 +108,13 @@ def _tables(result: EvaluationResult) -> list[str]:
 
 
 def _plots(result: EvaluationResult) -> list[str]:
+    sentence = trust_sentence(result)
+    words = [html_page.paragraph(f"{sentence[0].upper()}{sentence[1:]}.")] if sentence else []
+    charts = html_page.plots(_charts(result)) if has_matplotlib() else html_page.paragraph(_NO_CHARTS)
+    return [html_page.heading("Plots"), *words, charts]
+
+
+def _charts(result: EvaluationResult) -> list[str]:
     has_boxes = result.tally.value("rec.acc@0.5") is not None
     metric, title = ("rec.acc@0.5", "box Acc@0.5") if has_boxes else ("res.acc@0.5", "mask Acc@0.5")
     drawn = [html_page.plot(svg, f"{title} in percent by {name}") for name, svg in slice_bars(result.slices, metric)]
@@ -131,9 +140,7 @@ def _plots(result: EvaluationResult) -> list[str]:
                 f"Risk and coverage: the share of wrong answers if only the surest are taken; area: {areas}",
             )
         )
-    sentence = trust_sentence(result)
-    words = [html_page.paragraph(f"{sentence[0].upper()}{sentence[1:]}.")] if sentence else []
-    return [html_page.heading("Plots"), *words, html_page.plots(drawn)]
+    return drawn
 
 
 def _reliability(told: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deixis.data.whole_file import whole_file
 from deixis.evaluate.metrics.slices import METRICS
 from deixis.evaluate.metrics.sums import RATIOS
+from deixis.text_tables import aligned_table, markdown_table
 
 if TYPE_CHECKING:
     from deixis.evaluate.evaluate import EvaluationResult
@@ -32,9 +33,7 @@ SHOWN_PARTS = 12
 def format_table(result: EvaluationResult) -> str:
     """Return the figures as a plain text table in percent, the model above the baselines; "-" where there is none."""
     rows = [["", *TITLES.values()], *_rows(result, with_interval=False)]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
-    table = "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    table = aligned_table(rows, is_ruled=True)
     return "\n\n".join(part for part in (headline(result), table, trust_sentence(result)) if part)
 
 
@@ -94,12 +93,6 @@ def main_rows(result: EvaluationResult) -> list[list[str]]:
     return [["", *TITLES.values()], *_rows(result, with_interval=True)]
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a Markdown table; the first is the head."""
-    ruled = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
-    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in ruled)
-
-
 def percent(value: float | None) -> str:
     """A share in percent with one digit; "-" for None."""
     return "-" if value is None else f"{100 * value:.1f}"
@@ -144,8 +137,3 @@ def _with_interval(value: float | None, bounds: Sequence[float] | None) -> str:
     if value is None or bounds is None:
         return percent(value)
     return f"{percent(value)} ({percent(bounds[0])} to {percent(bounds[1])})"
-
-
-def _cell(text: str) -> str:
-    """Text that cannot leave its cell."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

@@ -3,7 +3,7 @@
 import pytest
 
 from deixis.config import preset
-from deixis.papers.experiments import (
+from deixis.papers.tables import (
     EXPERIMENTS,
     MCN_TABLE_2,
     MCN_TABLE_3,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from deixis.config import SUPPRESSIONS
-from deixis.evaluate.suppressions import RawAnswer, compare_suppressions, suppression_table
 from deixis.geometry.images import Letterbox
+from deixis.papers.mcn_table_1 import RawAnswer, compare_suppressions, suppression_table
 
 FRAME = Letterbox.fit((10, 10), 10)
 LEFT = (0.0, 0.0, 5.0, 10.0)
