@@ -22,7 +22,7 @@ _SHOWN_PROBLEMS = 5
 
 
 class Commands(TyperGroup):
-    """The commands together; they share ``--debug`` and the way in which mistakes are told."""
+    """The commands together; they share ``--debug`` and the way they report mistakes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer moved its context class
         """Let ``--debug`` stand anywhere before ``--``, as people add it to the end of a command that failed."""
@@ -32,7 +32,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer moved its context class
-        """Run the chosen command; tell what went wrong in one sentence."""
+        """Run the chosen command; say what went wrong in one sentence."""
         try:
             return super().invoke(ctx)
         except (BrokenPipeError, typer.Exit, typer.Abort):
@@ -49,7 +49,7 @@ class Commands(TyperGroup):
         except (RuntimeError, MemoryError, pickle.UnpicklingError) as error:
             if ctx.params.get("debug"):
                 raise
-            tell(f"expected the command to get through, got {_kind_and_reason(error)}; add --debug to see where")
+            tell(f"expected the command to finish, got {_kind_and_reason(error)}; add --debug to see where")
             raise typer.Exit(1) from None
 
 
