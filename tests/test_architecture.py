@@ -26,7 +26,6 @@ MAY_IMPORT = {
     "data": {"config", "structures", "progress", "geometry", "language"},
     "models": {"config", "structures", "geometry", "language"},
     "drawing": {"config", "structures", "geometry", "progress", "verdict"},
-    "attention_drawing": {"config", "structures", "geometry", "progress"},
     "charts": set(),
     "text_tables": set(),
 }
@@ -100,7 +99,7 @@ def test_import_deixis_when_done_then_torch_and_pillow_are_not_loaded():
 
 def test_ground_floor_when_imported_then_torch_is_not_loaded():
     without_torch = (
-        "config", "structures", "progress", "verdict", "geometry", "language", "drawing", "attention_drawing", "charts",
+        "config", "structures", "progress", "verdict", "geometry", "language", "drawing", "charts",
         "text_tables", "cli", "data", "tools",
     )  # fmt: skip
     modules = [

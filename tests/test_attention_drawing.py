@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.attention_drawing import COLOUR_STOPS, colour_table, draw_attention
+from deixis.drawing import COLOUR_STOPS, colour_table, draw_attention
 
 GAP = 6
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -143,7 +143,7 @@ def _drawing(px: tuple[int, int], dpi: int) -> Iterator[Figure]:
     from matplotlib.figure import Figure
 
     ink = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    style = {
+    style: Any = {
         **ink, "font.size": 9 if dpi == _DPI else 10, "grid.color": GRID, "axes.grid": True, "axes.axisbelow": True,
         "xtick.major.size": 0, "ytick.major.size": 0, "axes.titlelocation": "left", "axes.titlesize": "medium",
         "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "deixis",

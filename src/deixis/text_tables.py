@@ -26,8 +26,11 @@ def aligned_table(rows: Sequence[Sequence[str]], *, is_ruled: bool = False, alig
         align: as of :func:`markdown_table`.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = [str.ljust if side == "l" else str.rjust for side in align.ljust(len(widths), "r")]
-    lines = ["  ".join(side(*one) for side, *one in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
+    forms = ["<" if side == "l" else ">" for side in align.ljust(len(widths), "r")]
+    lines = []
+    for row in rows:
+        cells = (f"{text:{form}{width}}" for text, form, width in zip(row, forms, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
     if is_ruled:
         lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)

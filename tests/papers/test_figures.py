@@ -9,10 +9,10 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from deixis.attention_drawing import COLOUR_STOPS
 from deixis.charts import PANEL_PX
 from deixis.cli import app
 from deixis.config import preset
+from deixis.drawing import COLOUR_STOPS
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
 from deixis.models.encoders.darknet import ThreeScales

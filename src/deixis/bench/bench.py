@@ -147,7 +147,7 @@ def bench(
         batch_sizes: images with a phrase each that are asked together, for the throughput.
         rounds: turns of each model; 0 only counts.
         threads: of each process; None leaves it to torch.
-        progress: is told how many steps are done, and of how many.
+        progress: called with the number of steps done, and of how many.
 
     Raises:
         ValueError: no model, a size that does not fit one, or a process that ended.

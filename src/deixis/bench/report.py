@@ -295,7 +295,7 @@ def _accuracies(metrics: Any) -> dict[str, float]:  # noqa: ANN401  JSON values
     """By data set, where ``metrics`` has the form that `deixis evaluate` gives it."""
     if not isinstance(metrics, dict):
         return {}
-    values = {name: figures.get(_ACCURACY) for name, figures in metrics.items() if isinstance(figures, dict)}
+    values: dict[str, Any] = {name: one.get(_ACCURACY) for name, one in metrics.items() if isinstance(one, dict)}
     return {name: value for name, value in values.items() if _is_share(value)}
 
 

@@ -177,7 +177,7 @@ costs does not depend on its weights."""
 
 
 def _whole_canvas(pixels: Tensor) -> Tensor:
-    """[B, 4]: the picture's xyxy as fractions of its canvas."""
+    """[B, 4]: the image's xyxy as fractions of its canvas."""
     return torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=pixels.device).expand(len(pixels), -1)
 
 

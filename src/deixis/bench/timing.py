@@ -142,7 +142,7 @@ def serve(pipe: Connection, job: Job) -> None:
             pipe.send((None, getattr(bench, method)(*arguments)))
         except (BrokenPipeError, EOFError):
             return
-        except Exception as error:  # whatever it is, the parent tells it
+        except Exception as error:  # whatever it is, the parent reports it
             pipe.send((type(error).__name__, str(error) or type(error).__name__))
         try:
             method, arguments = pipe.recv()

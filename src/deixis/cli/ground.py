@@ -158,7 +158,7 @@ def _write_pictures(found: Sequence[Grounding], *, overlay: Path | None, mask: P
 
 
 def _write_attention(scene: Scene, found: Sequence[Grounding], path: Path) -> None:
-    from deixis.attention_drawing import draw_attention
+    from deixis.drawing import draw_attention
     from deixis.evaluate.word_attention import words_reaching_cls
 
     for index, one in enumerate(found, start=1):

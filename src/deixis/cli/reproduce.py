@@ -94,23 +94,16 @@ class Wishes:
 
         return load(name, precision=self.precision)
 
+    @property
     def file(self) -> Path:
-        """The figure's file."""
+        """Where a figure is written."""
         return self.out or Path(f"{self.table}.png")
 
-    def run_folders(self, *, one: bool = False) -> list[Path]:
-        """Those of ``--runs``."""
-        folders = [Path(part.strip()) for part in (self.runs or "").split(",") if part.strip()]
-        if not folders or (one and len(folders) > 1):
-            wanted = "--run RUN, one folder" if one else "--runs A,B, folders of runs"
-            raise typer.BadParameter(f"{self.table} needs {wanted}, got {self.runs!r}")
-        return folders
 
-    def write_chart(self, panels: Sequence[Panel | BarPanel], out: Path, **options: Any) -> None:  # noqa: ANN401
-        """Draw the charts into a PNG; options as of `deixis.charts.draw_panels`."""
-        from deixis.charts import draw_panels
+def _write_chart(panels: Sequence[Panel | BarPanel], out: Path, *, panel_px: tuple[int, int] | None = None) -> None:
+    from deixis.charts import PANEL_PX, draw_panels
 
-        write_image(draw_panels(panels, **options), out)
+    write_image(draw_panels(panels, panel_px=panel_px or PANEL_PX), out)
 
 
 # Tables of trained variants
@@ -194,7 +187,7 @@ def _variants(wishes: Wishes) -> None:
 
         experiment, rows = measured[0]
         panels = mcn_fig_5_a(measured) if wishes.table == "mcn-fig-5a" else smcim_fig_6(rows, experiment.columns[0])
-        wishes.write_chart(panels, plans[0].meter.out / f"{wishes.table}.png")
+        _write_chart(panels, plans[0].meter.out / f"{wishes.table}.png")
 
 
 # Tables against other methods, and MCN Table 1
@@ -233,32 +226,25 @@ def _suppressions(wishes: Wishes) -> None:
 # Figures
 
 
-def _learning(wishes: Wishes) -> None:
-    folders, out = wishes.run_folders(), wishes.file()
-    check_chart(out)
-    from deixis.papers.figures import mcn_fig_5_accuracy, measure_learning
-
-    if wishes.data is None:
-        _draw_logs(wishes, folders, out)
-        return
-    samples, where = wishes.samples(wishes.data, wishes.limit)
-    learnt = [measure_learning(folder, samples, where, precision=wishes.precision) for folder in folders]
-    wishes.write_chart(mcn_fig_5_accuracy(learnt, where), out)
-
-
-def _difficulty(wishes: Wishes) -> None:
-    folders, out = wishes.run_folders(one=True), wishes.file()
-    check_chart(out)
-    _draw_logs(wishes, folders, out)
-
-
-def _draw_logs(wishes: Wishes, folders: Sequence[Path], out: Path) -> None:
-    from deixis.papers.figures import mcn_fig_5, smcim_fig_7
+def _of_runs(wishes: Wishes) -> None:
+    is_one = wishes.table == "smcim-fig-7"
+    folders = [Path(part.strip()) for part in (wishes.runs or "").split(",") if part.strip()]
+    if not folders or (is_one and len(folders) > 1):
+        wanted = "--run RUN, one folder" if is_one else "--runs A,B, folders of runs"
+        raise typer.BadParameter(f"{wishes.table} needs {wanted}, got {wishes.runs!r}")
+    check_chart(wishes.file)
+    from deixis.papers.figures import mcn_fig_5, mcn_fig_5_accuracy, measure_learning, smcim_fig_7
     from deixis.train.curves import read_log
 
-    logs = [read_log(folder) for folder in folders]
-    tell_problems([f"{log.name}: {problem}" for log in logs for problem in log.problems])
-    wishes.write_chart(mcn_fig_5(logs) if wishes.table == "mcn-fig-5" else smcim_fig_7(logs[0]), out)
+    if wishes.data is not None:
+        samples, where = wishes.samples(wishes.data, wishes.limit)
+        learnt = [measure_learning(folder, samples, where, precision=wishes.precision) for folder in folders]
+        panels = mcn_fig_5_accuracy(learnt, where)
+    else:
+        logs = [read_log(folder) for folder in folders]
+        tell_problems([f"{log.name}: {problem}" for log in logs for problem in log.problems])
+        panels = smcim_fig_7(logs[0]) if is_one else mcn_fig_5(logs)
+    _write_chart(panels, wishes.file)
 
 
 def _attention(wishes: Wishes) -> None:
@@ -269,66 +255,65 @@ def _attention(wishes: Wishes) -> None:
     if not names or (is_one and len(names) > 1):
         wanted = "--model M, one model" if is_one else "--model A,B, one or several models"
         raise typer.BadParameter(f"{wishes.table} needs {wanted}, got {wishes.model!r}")
-    out = wishes.file()
-    check_writable(out, suffixes=(".png",))
+    check_writable(wishes.file, suffixes=(".png",))
     from deixis.geometry.images import read_image
     from deixis.grounder import check_phrase
     from deixis.papers.qualitative import mcn_fig_6, smcim_fig_9
 
     image, phrase = read_image(wishes.arguments[0]), check_phrase(wishes.arguments[1])
     models = ((name, wishes.load(name)) for name in names)
-    write_image(smcim_fig_9(next(models)[1], image, phrase) if is_one else mcn_fig_6(models, image, phrase), out)
+    drawn = smcim_fig_9(next(models)[1], image, phrase) if is_one else mcn_fig_6(models, image, phrase)
+    write_image(drawn, wishes.file)
 
 
 def _lengths(wishes: Wishes) -> None:
-    models, out = wishes.models(), wishes.file()
-    check_chart(out)
+    models = wishes.models()
+    check_chart(wishes.file)
     from deixis.papers.figures import format_lengths, measure_lengths, smcim_fig_5
 
     measured = measure_lengths(wishes.budget, wishes.meter(), models)
     typer.echo(format_lengths(measured))
-    wishes.write_chart(smcim_fig_5(measured), out)
+    _write_chart(smcim_fig_5(measured), wishes.file)
 
 
 def _cases(wishes: Wishes) -> None:
     from deixis.papers.qualitative import describe_cases, find_cases, smcim_fig_8
     from deixis.progress import progress_over
 
-    models, out = wishes.models(), wishes.file()
-    check_writable(out, suffixes=(".png",))
+    models = wishes.models()
+    check_writable(wishes.file, suffixes=(".png",))
     if len(models) > 2 or any("" not in one.checkpoints for one in models):
         raise typer.BadParameter(f"smcim-fig-8 needs --model A or --model A,BASELINE, got {wishes.model!r}")
-    samples, where = wishes.samples("scenesg:val" if wishes.budget == "small" else "refcocog-google:val", wishes.bound)
+    default = "scenesg:val" if wishes.budget == "small" else "refcocog-google:val"
+    samples, where = wishes.samples(default, wishes.bound)
     model, baseline = [*(wishes.load(one.checkpoints[""]) for one in models), None][:2]
     assert model is not None
     progress = partial(progress_over, label="evaluating", total=len(samples))
     cases = find_cases(model, baseline, samples, progress=progress)
     tell_problems(cases.problems)
     typer.echo(describe_cases(cases, models[0].name, models[1].name if baseline else None, where))
-    write_image(smcim_fig_8(cases), out)
+    write_image(smcim_fig_8(cases), wishes.file)
 
 
 def _speed(wishes: Wishes) -> None:
-    models, out = wishes.models(), wishes.file()
-    check_chart(out)
+    models = wishes.models()
+    check_chart(wishes.file)
     from deixis.bench.report import speed_panel
     from deixis.papers.figures import format_speeds, measure_speed
-    from deixis.progress import progress_report
 
     data = wishes.data or ("scenes+:val" if wishes.budget == "small" else "refcoco+:val")
     found = {one.name: one.checkpoint_for(data) for one in models}
     checkpoints = {name: path for name, path in found.items() if path is not None}
-    with progress_report("timing") as progress:
-        points, processor = measure_speed(wishes.meter(), checkpoints, data, progress)
+    points, processor = measure_speed(wishes.meter(), checkpoints, data)
     drawn = {point.name for point in points}
     for name, path in checkpoints.items():
         if path not in drawn:
             tell(f"{name} gives no boxes: it is not drawn")
     typer.echo(format_speeds(points, data, processor))
-    wishes.write_chart([speed_panel(points, f"Acc@0.5 on {data}")], out, panel_px=_SPEED_PX)
+    _write_chart([speed_panel(points, f"Acc@0.5 on {data}")], wishes.file, panel_px=_SPEED_PX)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Target:
     """A table or a figure."""
 
@@ -339,60 +324,33 @@ class _Target:
 
 
 _TRAINED = "budget root limit seeds out plan precision arguments"
-TABLES = {
-    "mcn-table-1": _Target(
-        title="MCN Table 1: ways of post-processing the mask by the box",
-        options="model data root limit precision",
-        make=_suppressions,
-    ),
-    **{
-        name: _Target(title=one.title, options=_TRAINED + (" everywhere" if name in BY_PART else ""), make=_variants)
-        for name, one in EXPERIMENTS.items()
-    },
-    **{
-        name: _Target(title=one.title, options=f"{_TRAINED} model", make=_comparison)
-        for name, one in COMPARISONS.items()
-    },
-}
-TABLES = dict(sorted(TABLES.items()))
 _OF_MODELS = "budget model root limit out precision"
+_OF_PHOTO = "model out precision arguments"
+_VARIANTS = {
+    name: _Target(one.title, f"{_TRAINED} everywhere" if name in BY_PART else _TRAINED, _variants)
+    for name, one in EXPERIMENTS.items()
+}
+_COMPARISONS = {name: _Target(one.title, f"{_TRAINED} model", _comparison) for name, one in COMPARISONS.items()}
+_MCN_TABLE_1 = "MCN Table 1: ways of post-processing the mask by the box"
+_MCN_FIG_5 = "MCN Fig. 5 (b): losses of runs over their steps (--runs A,B); accuracy with --data DATASET"
+_MCN_FIG_5A = "MCN Fig. 5 (a): the structures of Table 3 on three data sets, trained as there"
+_MCN_FIG_6 = "MCN Fig. 6: box, mask and attention of several models (--model A,B IMAGE PHRASE)"
+_SMCIM_FIG_2 = "SMCIM Fig. 2: speed against accuracy on RefCOCO+ val or scenes+:val (--model A,B)"
+_SMCIM_FIG_8 = "SMCIM Fig. 8: boxes of a model, of a baseline and the target (--model A,BASELINE)"
+_SMCIM_FIG_9 = "SMCIM Fig. 9: attention of [CLS] beside the box (--model M IMAGE PHRASE)"
+TABLES = {
+    "mcn-table-1": _Target(_MCN_TABLE_1, "model data root limit precision", _suppressions),
+    **dict(sorted((_VARIANTS | _COMPARISONS).items())),
+}
 FIGURES = {
-    "mcn-fig-5": _Target(
-        title="MCN Fig. 5 (b): losses of runs over their steps (--runs A,B); accuracy with --data DATASET",
-        options="runs data root limit out precision",
-        make=_learning,
-    ),
-    "smcim-fig-7": _Target(
-        title="SMCIM Fig. 7: difficulty over training (--run RUN)", options="runs out", make=_difficulty
-    ),
-    "mcn-fig-6": _Target(
-        title="MCN Fig. 6: box, mask and attention of several models (--model A,B IMAGE PHRASE)",
-        options="model out precision arguments",
-        make=_attention,
-    ),
-    "smcim-fig-9": _Target(
-        title="SMCIM Fig. 9: attention of [CLS] beside the box (--model M IMAGE PHRASE)",
-        options="model out precision arguments",
-        make=_attention,
-    ),
-    "mcn-fig-5a": _Target(
-        title="MCN Fig. 5 (a): the structures of Table 3 on three data sets, trained as there",
-        options=_TRAINED,
-        make=_variants,
-    ),
-    "smcim-fig-2": _Target(
-        title="SMCIM Fig. 2: speed against accuracy on RefCOCO+ val or scenes+:val (--model A,B)",
-        options=f"{_OF_MODELS} data",
-        make=_speed,
-    ),
-    "smcim-fig-5": _Target(
-        title="SMCIM Fig. 5: accuracy by number of words (--model A,B)", options=_OF_MODELS, make=_lengths
-    ),
-    "smcim-fig-8": _Target(
-        title="SMCIM Fig. 8: boxes of a model, of a baseline and the target (--model A,BASELINE)",
-        options=f"{_OF_MODELS} data",
-        make=_cases,
-    ),
+    "mcn-fig-5": _Target(_MCN_FIG_5, "runs data root limit out precision", _of_runs),
+    "smcim-fig-7": _Target("SMCIM Fig. 7: difficulty over training (--run RUN)", "runs out", _of_runs),
+    "mcn-fig-6": _Target(_MCN_FIG_6, _OF_PHOTO, _attention),
+    "smcim-fig-9": _Target(_SMCIM_FIG_9, _OF_PHOTO, _attention),
+    "mcn-fig-5a": _Target(_MCN_FIG_5A, _TRAINED, _variants),
+    "smcim-fig-2": _Target(_SMCIM_FIG_2, f"{_OF_MODELS} data", _speed),
+    "smcim-fig-5": _Target("SMCIM Fig. 5: accuracy by number of words (--model A,B)", _OF_MODELS, _lengths),
+    "smcim-fig-8": _Target(_SMCIM_FIG_8, f"{_OF_MODELS} data", _cases),
 }
 
 

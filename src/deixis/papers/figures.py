@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from deixis.papers.tables import (
     Experiment,
     Part,
 )
-from deixis.progress import progress_over
+from deixis.progress import progress_over, progress_report
 from deixis.structures import Sample
 from deixis.text_tables import cell, markdown_table
 from deixis.train.curves import RunLog, curve_panels, smoothed
@@ -283,16 +283,13 @@ def _length_rows(one: ByLength, names: Sequence[str]) -> list[list[str]]:
     return rows
 
 
-def measure_speed(
-    meter: Meter, checkpoints: Mapping[str, str], data: str, progress: Callable[[int, int | None], None]
-) -> tuple[list[Point], str]:
+def measure_speed(meter: Meter, checkpoints: Mapping[str, str], data: str) -> tuple[list[Point], str]:
     """SMCIM Fig. 2: speed and accuracy of each model that gives boxes, and the processor they were timed on.
 
     Args:
         meter: how accuracy is measured.
         checkpoints: names of models and where they lie.
         data: what accuracy is measured on.
-        progress: is told how many steps of the timing are done, and of how many.
 
     Raises:
         FileNotFoundError, ValueError: a model or the data is missing or cannot be used.
@@ -300,7 +297,8 @@ def measure_speed(
     subjects = find_subjects(list(checkpoints.values()))
     accuracy = {path: column_value(meter.report(path, data), REC) for path in checkpoints.values()}
     precision = "bfloat16" if meter.precision == "bfloat16" else "float32"
-    timed = bench(subjects, precisions=(precision,), batch_sizes=(), rounds=TIMING_ROUNDS, progress=progress)
+    with progress_report("timing") as progress:
+        timed = bench(subjects, precisions=(precision,), batch_sizes=(), rounds=TIMING_ROUNDS, progress=progress)
     per_second = {row.subject.name: 1000 / statistics.median(row.ms) for row in timed.rows}
     points = [
         Point(name=path, per_second=per_second[path], accuracy=value / 100)

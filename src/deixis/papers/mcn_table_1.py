@@ -53,7 +53,7 @@ def compare_suppressions(
     """Finish every answer's mask by every method and tally each method's scores.
 
     The box is the same in all of them, so only the mask's figures and the inconsistency error differ; the row ``none``
-    tells both before suppression.
+    holds both before suppression.
 
     Args:
         answers: taken one by one and not kept.
@@ -118,8 +118,8 @@ def mcn_table_1(
 ) -> MeasuredTable:
     """MCN Table 1 of any model that gives boxes and masks: every way of suppression on the same answers.
 
-    Samples without a box or a mask, which the table cannot count, are left out. So is, and told in ``problems``, what
-    `deixis.evaluate.evaluate.evaluate` tells there: images, masks, boxes and phrases that cannot be used.
+    Samples without a box or a mask, which the table cannot count, are left out. So are images, masks, boxes and phrases
+    that cannot be used; ``problems`` names them, as `deixis.evaluate.evaluate.evaluate` does.
 
     Args:
         grounder: the model.

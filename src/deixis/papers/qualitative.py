@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deixis.attention_drawing import draw_attention
-from deixis.drawing import Mark, draw_grounding, draw_marks, draw_sheet
+from deixis.drawing import Mark, draw_attention, draw_grounding, draw_marks, draw_sheet
 from deixis.evaluate.calibration import is_right
 from deixis.evaluate.evaluate import EvaluationResult, evaluate
 from deixis.evaluate.prediction_log import Prediction

@@ -7,8 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from deixis.attention_drawing import draw_attention
-from deixis.drawing import Mark, draw_marks
+from deixis.drawing import Mark, draw_attention, draw_marks
 from deixis.evaluate.metrics import RIGHT
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
 from deixis.evaluate.report import html_page
