@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,10 @@ from deixis.verdict import FOUND_SCORE, verdict_of
 
 if TYPE_CHECKING:
     from PIL import Image
+
+T = TypeVar("T")
+AnswerT = TypeVar("AnswerT")
+SceneT = TypeVar("SceneT")
 
 MAX_PHRASE_CHARACTERS = 1000
 SMALLEST_CANVAS = 256
@@ -202,7 +206,7 @@ class Grounder:
     def ground_many(
         self, pairs: Iterable[tuple[ImageSource, str]], *, progress: bool = False
     ) -> list[Grounding | ValueError | OSError]:
-        """Ground (image, phrase) pairs, read one after the other; neighbours on the same path share one look.
+        """Ground (image, phrase) pairs in order; neighbours on the same path share one encoding and are asked together.
 
         A pair that fails gives its error in its place, so that the others are not lost. Results of paths remember
         the path, not the pixels.
@@ -210,16 +214,12 @@ class Grounder:
         from deixis.progress import progress_over
 
         results: list[Grounding | ValueError | OSError] = []
-        seen: tuple[ImageSource, Scene] | None = None
-        for image, phrase in progress_over(pairs, "grounding", show=progress):
-            try:
-                check_phrase(phrase)
-                if seen is None or not is_same_path(seen[0], image):
-                    seen = (image, self.look(image))
-                found = seen[1].ground(phrase)
-                results.append(replace(found, image=Path(image)) if isinstance(image, str | Path) else found)
-            except (ValueError, OSError) as error:
-                results.append(error)
+        asking = ImageByImage(self.look)
+        for run in runs_of_one_image(progress_over(pairs, "grounding", show=progress), lambda pair: _path_of(pair[0])):
+            image, path = run[0][0], _path_of(run[0][0])
+            for found in asking.answers(image, [phrase for _, phrase in run], Scene.ground_all, key=path):
+                is_grounding = isinstance(found, Grounding)
+                results.append(replace(found, image=path) if is_grounding and path is not None else found)
         return results
 
     def canvas_side(self, hw: tuple[int, ...]) -> int:
@@ -280,9 +280,84 @@ def canvas_side(hw: tuple[int, ...], largest: int) -> int:
     return min(largest, max(SMALLEST_CANVAS, 32 * math.ceil(max(hw) / 32)))
 
 
-def is_same_path(a: ImageSource, b: ImageSource) -> bool:
-    """Whether both are paths and equal; arrays never are, as a caller may fill the same one anew."""
-    return isinstance(a, str | Path) and isinstance(b, str | Path) and Path(a) == Path(b)
+def runs_of_one_image(items: Iterable[T], key_of: Callable[[T], Hashable]) -> Iterator[list[T]]:
+    """Yield neighbours that are on one image together, at most `PHRASES_AT_ONCE` of them.
+
+    Args:
+        items: read one by one.
+        key_of: names an item's image. An item whose key is None comes alone, before the next one is read.
+    """
+    run: list[T] = []
+    last: Hashable = None
+    for item in items:
+        key = key_of(item)
+        if run and (key != last or len(run) == PHRASES_AT_ONCE):
+            yield run
+            run = []
+        if key is None:
+            yield [item]
+        else:
+            run.append(item)
+        last = key
+    if run:
+        yield run
+
+
+class ImageByImage(Generic[SceneT]):
+    """Asks one image after another any number of phrases; an image that comes twice in a row is encoded once.
+
+    All that asks many phrases does so here: `Grounder.ground_many`, ``deixis ground --batch``, evaluation, calibration.
+    """
+
+    def __init__(self, look: Callable[[ImageSource], SceneT], at_once: Callable[[SceneT], int] | None = None) -> None:
+        """Take ``look``, which encodes an image, and how many phrases may be asked of it together; None: all."""
+        self._look, self._at_once = look, at_once
+        self._last: tuple[Hashable, SceneT] | None = None
+
+    def answers(
+        self,
+        image: ImageSource,
+        phrases: Sequence[str],
+        ask: Callable[[SceneT, Sequence[str]], Sequence[AnswerT]],
+        *,
+        key: Hashable = None,
+    ) -> Iterator[AnswerT | ValueError | OSError]:
+        """Yield an answer a phrase, or in its place the error: of the image, or of a phrase that is refused.
+
+        Args:
+            image: where to look.
+            phrases: what to ask.
+            ask: answers phrases, one answer each.
+            key: names the image, so that it is not encoded again for the next call; None where its pixels may change.
+        """
+        try:
+            if self._last is None or key is None or self._last[0] != key:
+                self._last = None  # not two encoded images at a time
+                self._last = key, self._look(image)
+            scene = self._last[1]
+        except (ValueError, OSError) as error:
+            yield from [error] * len(phrases)
+            return
+        at_once = len(phrases) if self._at_once is None else self._at_once(scene)
+        for start in range(0, len(phrases), max(1, at_once)):
+            yield from _ask_all(scene, phrases[start : start + max(1, at_once)], ask)
+
+
+def _ask_all(
+    scene: SceneT, phrases: Sequence[str], ask: Callable[[SceneT, Sequence[str]], Sequence[AnswerT]]
+) -> Sequence[AnswerT | ValueError]:
+    """All at once; where a phrase is refused, one by one, so that the others are not lost."""
+    try:
+        return ask(scene, phrases)
+    except ValueError as error:
+        if len(phrases) == 1:
+            return [error]
+        return [answer for phrase in phrases for answer in _ask_all(scene, [phrase], ask)]
+
+
+def _path_of(image: ImageSource) -> Path | None:
+    """The path of a file; None for pixels, as a caller may fill the same array anew."""
+    return Path(image) if isinstance(image, str | Path) else None
 
 
 def keep_inside(box: BoxXyxy, hw: tuple[int, int]) -> BoxXyxy:

@@ -14,7 +14,7 @@ from deixis.cli.ground import Precision
 from deixis.cli.running import tell, tell_problems
 
 if TYPE_CHECKING:
-    from deixis.evaluate.evaluate import EvaluationResult
+    from deixis.evaluate.result import Result
 
 
 class Suppression(StrEnum):
@@ -87,7 +87,8 @@ def _tell_leak(model: str, name: str, split: str | None) -> None:
 
 
 def _one(model: str, name: str, report: Path | None, as_json: bool, options: dict[str, Any]) -> None:
-    from deixis.evaluate.evaluate import evaluate_command_result, format_table
+    from deixis.evaluate.evaluate import evaluate_command_result
+    from deixis.evaluate.report.tables import format_result
 
     _tell_leak(model, name, options["split"])
     result = evaluate_command_result(model, name, report=report, **options)
@@ -97,10 +98,10 @@ def _one(model: str, name: str, report: Path | None, as_json: bool, options: dic
     _tell_earlier(result)
     if result.num_resumed:
         tell(f"{result.num_resumed} of {len(result.predictions)} answers were there from the run that was cut off")
-    typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_table(result))
+    typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_result(result))
 
 
-def _tell_earlier(result: EvaluationResult) -> None:
+def _tell_earlier(result: Result) -> None:
     if result.earlier is not None:
         tell(f"the report's folder held answers of another evaluation; they are kept as {result.earlier}")
 

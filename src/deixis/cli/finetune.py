@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from deixis.evaluate.compare import Comparison, Difference
     from deixis.evaluate.metrics import Tally
-    from deixis.evaluate.prediction_log import Prediction
+    from deixis.evaluate.predictions import Prediction
     from deixis.grounder import Grounder
     from deixis.structures import Sample
     from deixis.train.recipes import Recipe
@@ -132,7 +132,7 @@ def _overlap(one: Prediction) -> str:
 
 def _write_page(folder: Path, comparison: Comparison, rows: list[list[str]], worst: list[Prediction]) -> None:
     from deixis.data import open_dataset
-    from deixis.evaluate.prediction_log import PredictionLog
+    from deixis.evaluate.predictions import PredictionLog
     from deixis.evaluate.report import html_page
     from deixis.evaluate.report.gallery import show_cases
     from deixis.train.own_data import VALIDATION

@@ -28,7 +28,7 @@ class Units(StrEnum):
 
 
 class OfficialMode(StrEnum):
-    """Whose evaluator to imitate: `deixis.evaluate.metrics.reference.OFFICIAL`."""
+    """Whose evaluator to imitate: `deixis.evaluate.metrics.reference.REFERENCE_EVALUATORS`."""
 
     mcn = "mcn"
     transvg = "transvg"
@@ -52,8 +52,8 @@ def score(
     """Measure answers that any model gave to DATASET: {"id", "box": [...] or null, "mask"?, "found"?} a line."""
     from deixis.data import parse_dataset_spec
     from deixis.evaluate.predictions import BoxForm
+    from deixis.evaluate.report.tables import format_result
     from deixis.evaluate.score import score_command_result, write_score
-    from deixis.evaluate.score_table import format_score
 
     name, split = parse_dataset_spec(dataset)
     if out is not None:
@@ -72,4 +72,4 @@ def score(
         tell(hint)
     if out is not None:
         write_score(result, out)
-    typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_score(result))
+    typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_result(result))

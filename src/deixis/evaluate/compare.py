@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,23 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from deixis.data.whole_file import whole_file
 from deixis.evaluate.calibration import is_right
-from deixis.evaluate.evaluate import EvaluationResult, evaluate_command_result, score_table
+from deixis.evaluate.evaluate import evaluate_command_result
 from deixis.evaluate.metrics.bootstrap import REPLICATES, Interval, paired_difference
 from deixis.evaluate.metrics.slices import SLICES, parts_of
 from deixis.evaluate.metrics.sums import RATIOS
-from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.predictions import Prediction, PredictionLog
+from deixis.evaluate.processes import Task
 from deixis.evaluate.report import html_page
 from deixis.evaluate.report.gallery import answer_picture, notes_on, quality, target_picture
-from deixis.evaluate.report.markdown import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
+from deixis.evaluate.report.tables import NO_TARGET, SHOWN_PARTS, TITLES, aligned, markdown_table, percent, where
+from deixis.evaluate.result import Result, score_table, write_json, write_text
 from deixis.structures import Sample
 
 Pair = tuple[Prediction, Prediction]
 
 OUTCOMES = ("both", "only A", "only B", "neither")
 """Who is right about a sample."""
-_METRICS = {**TITLES, "no_target_accuracy": "N-acc"}
+_METRICS = {**TITLES, **NO_TARGET}
 _SHOWN_CASES = 8
 
 
@@ -52,8 +52,8 @@ class Difference:
 class Comparison:
     """Two evaluations of the same data."""
 
-    a: EvaluationResult
-    b: EvaluationResult
+    a: Result
+    b: Result
     pairs: tuple[Pair, ...]
     """Both answers to each sample that both could be measured on."""
     differences: Mapping[str, Difference]
@@ -84,12 +84,12 @@ class Comparison:
         }
 
 
-def compare(a: EvaluationResult, b: EvaluationResult, *, replicates: int = REPLICATES) -> Comparison:
+def compare(a: Result, b: Result, *, replicates: int = REPLICATES) -> Comparison:
     """Set two evaluations of the same data side by side.
 
     Args:
         a: the one that is compared with.
-        b: the one whose gain is told.
+        b: the one whose gain is measured.
         replicates: of the bootstrap.
 
     Raises:
@@ -122,7 +122,7 @@ def compare_command_result(
     report: Path | None = None,
     **options: Any,  # noqa: ANN401
 ) -> Comparison:
-    """Do what ``deixis evaluate A B DATASET[:SPLIT]`` does, all but printing.
+    """Do what ``deixis evaluate A B DATASET[:SPLIT]`` does, except printing.
 
     Args:
         model_a: a bundled name or a checkpoint folder.
@@ -135,8 +135,6 @@ def compare_command_result(
     Raises:
         FileNotFoundError, ValueError: as there, or the models can be measured on no sample in common.
     """
-    from deixis.evaluate.processes import Task
-
     if report is not None:
         _take_up(report)
     a = evaluate_command_result(model_a, dataset, report=None if report is None else report / "a", **options)
@@ -152,11 +150,7 @@ def compare_command_result(
 
 def format_comparison(comparison: Comparison) -> str:
     """The differences as plain text, figures in percent; a star where the interval leaves out 0."""
-    rows = difference_rows(comparison)
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
-    table = "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-    return "\n\n".join([*_head(comparison), table])
+    return "\n\n".join([*_head(comparison), aligned(difference_rows(comparison))])
 
 
 def difference_rows(comparison: Comparison) -> list[list[str]]:
@@ -178,11 +172,10 @@ def _row(name: str, one: Difference) -> list[str]:
 
 def _head(comparison: Comparison) -> list[str]:
     a, b = comparison.a, comparison.b
-    where = a.dataset + (f":{a.split}" if a.split else "")
     right = ", ".join(f"{name} {count}" for name, count in comparison.outcomes.items())
     left_out = f"; {len(comparison.problems)} more left out" if comparison.problems else ""
     return [
-        f"A is {a.model}, B is {b.model}; {where}: {len(comparison.pairs)} samples, figures in percent{left_out}",
+        f"A is {a.model}, B is {b.model}; {where(a)}: {len(comparison.pairs)} samples, figures in percent{left_out}",
         f"right: {right}. A star: the 95 % interval of the difference (paired bootstrap over images) leaves out 0.",
     ]
 
@@ -249,9 +242,7 @@ def _write(comparison: Comparison, folder: Path, samples: Sequence[Sample]) -> N
     names = f"A, {comparison.a.model}, and B, {comparison.b.model}"
     html_page.write_page(folder / "comparison.html", f"{names}, on {comparison.a.dataset}", body)
     write_text(folder / "comparison.md", "\n\n".join([*head, markdown_table(rows)]) + "\n")
-    report = {**comparison.report(), "problems": list(comparison.problems)}
-    with whole_file(folder / "comparison.json") as file:
-        file.write((json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+    write_json(comparison.report(), comparison.problems, folder / "comparison.json")
 
 
 def _most_different(pairs: Sequence[Pair]) -> list[Pair]:

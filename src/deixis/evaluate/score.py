@@ -1,121 +1,32 @@
-"""Score the predictions of any model: exact figures from a file of answers and a data set, each line accounted for."""
+"""Score predictions of any model: exact figures from a file of predictions and a data set, every line accounted for.
+
+No figure depends on the order of the lines: an id with two answers that differ counts as wrong, since nothing shows
+which of them is meant, and what a model can give (boxes, masks) is judged by the whole file.
+"""
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deixis.data.whole_file import whole_file
-from deixis.evaluate.answers import Answers, Counts, Scored
-from deixis.evaluate.metrics import Tally
-from deixis.evaluate.metrics.bootstrap import REPLICATES, Interval, intervals
-from deixis.evaluate.metrics.reference import OFFICIAL, Official
-from deixis.evaluate.metrics.slices import report_slices
-from deixis.evaluate.metrics.table import ScoreTable
+from deixis.evaluate.metrics import SampleScore, Tally, score_sample
+from deixis.evaluate.metrics.bootstrap import REPLICATES
+from deixis.evaluate.metrics.reference import REFERENCE_EVALUATORS, Pair, ReferenceEvaluator
+from deixis.evaluate.metrics.sums import MaskPixels, ScoreTable
 from deixis.evaluate.predictions import BoxForm, Line, read_lines
+from deixis.evaluate.result import Counts, Result, summarise, write_json
 from deixis.evaluate.targets import Target, open_for_scoring, read_targets
+from deixis.structures import BoxXyxy
 
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreResult:
-    """All figures of one file of predictions."""
-
-    dataset: str
-    split: str | None
-    tally: Tally
-    """Over all samples: what is missing or cannot be used counts as wrong."""
-    answered: Tally
-    """Over the samples with one usable answer alone."""
-    counts: Counts
-    ci95: Mapping[str, Interval | None]
-    """The intervals of ``tally``'s metrics, by bootstrap over images."""
-    slices: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    official: dict[str, Any] | None = None
-    problems: tuple[str, ...] = ()
-    """One sentence for each line and sample that was not counted, or counted as wrong without being compared."""
-    hints: tuple[str, ...] = ()
-    """What looks as if the file were read otherwise than it was meant."""
-
-    def report(self) -> dict[str, Any]:
-        """Return one object for JSON: the metrics of :meth:`Tally.report`, with all that stands beside them."""
-        return {
-            "dataset": self.dataset,
-            "split": self.split,
-            **self.tally.report(),
-            "ci95": dict(self.ci95),
-            "answered": self.answered.report(),
-            "counts": asdict(self.counts),
-            "slices": self.slices,
-            "official": self.official,
-            "hints": list(self.hints),
-            "n_problems": len(self.problems),
-        }
-
-
-def score_lines(
-    lines: Iterable[Line],
-    targets: Mapping[str, Target],
-    *,
-    form: BoxForm | None = None,
-    official: str | None = None,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-    problems: Iterable[str] = (),
-    dataset: str = "",
-    split: str | None = None,
-) -> ScoreResult:
-    """Score the lines of a file of predictions. The order of the lines changes no figure.
-
-    Args:
-        lines: see `deixis.evaluate.predictions.read_lines`; taken one by one and not kept.
-        targets: of `deixis.evaluate.targets.read_targets`.
-        form: how the boxes are written; by default xyxy in pixels.
-        official: a name in `deixis.evaluate.metrics.reference.OFFICIAL`: tell too what that evaluator would have said.
-        replicates: of the bootstrap; below 2 for no intervals.
-        seed: of the bootstrap.
-        problems: what is already known to be wrong, told first.
-        dataset: its name, for the report.
-        split: its split, for the report.
-
-    Raises:
-        ValueError: no line belongs to a sample or none can be used, no sample can be measured, there is no such
-            official mode, or it needs the sizes of images that are not there.
-    """
-    if official is not None and official not in OFFICIAL:
-        raise ValueError(f"expected an official mode out of {tuple(OFFICIAL)}, got {official!r}; choose one of these")
-    mode = None if official is None else OFFICIAL[official]
-    problems = tuple(problems)
-    _check_targets(targets, mode, problems)
-    answers = Answers(targets, form or BoxForm(), mode)
-    for line in lines:
-        answers.add(line)
-    scored = answers.finish()
-    scored.counts.data_problems = len(problems)
-    _check_matched(scored)
-    table = ScoreTable(scored.scores, [target.image_id for target in scored.targets])
-    whole = table.tally()
-    told = [metric for metric in _METRICS if whole.value(metric) is not None]
-    labels = [target.labels for target in scored.targets]
-    return ScoreResult(
-        dataset=dataset,
-        split=split,
-        tally=whole,
-        answered=table.tally(np.array(scored.answered, dtype=np.bool_)),
-        counts=scored.counts,
-        ci95=intervals(table, told, replicates=replicates, seed=seed),
-        slices=report_slices(table, labels, replicates=replicates, seed=seed),
-        official=None if mode is None else _official_report(official or "", mode, scored, whole),
-        problems=(*problems, *scored.problems),
-        hints=tuple(scored.hints),
-    )
-
-
+_TELLING_SHARE = 0.05
+_FRACTION = 1.5
+"""Up to here a coordinate may be a fraction of the image, drawn a little too far."""
 _METRICS = (
     "rec.acc@0.5", "rec.acc@0.25", "rec.acc@0.75", "rec.acc@0.9", "rec.mean_iou",
     "res.miou", "res.oiou", "res.acc@0.5", "res.acc@0.6", "res.acc@0.7", "res.acc@0.8", "res.acc@0.9",
@@ -123,6 +34,7 @@ _METRICS = (
     "generalised.t_acc", "generalised.giou", "generalised.ciou",
 )  # fmt: skip
 """Those with an interval."""
+Overlaps = tuple[float | None, float | None]
 
 
 def score_command_result(
@@ -135,8 +47,8 @@ def score_command_result(
     official: str | None = None,
     replicates: int = REPLICATES,
     show_progress: bool = False,
-) -> ScoreResult:
-    """Do what ``deixis score PREDICTIONS DATASET[:SPLIT]`` does, all but printing.
+) -> Result:
+    """Do what ``deixis score PREDICTIONS DATASET[:SPLIT]`` does, except printing.
 
     Args:
         predictions: a JSONL file, see `deixis.evaluate.predictions`.
@@ -146,7 +58,7 @@ def score_command_result(
         form: how the boxes are written.
         official: see `score_lines`.
         replicates: of the bootstrap.
-        show_progress: whether to tell on stderr how far it is.
+        show_progress: whether to show progress on stderr.
 
     Raises:
         FileNotFoundError: the predictions or the data set are not there.
@@ -167,7 +79,7 @@ def score_command_result(
         partial(progress_over, label="scoring") if show_progress else iter
     )
     return score_lines(
-        follow(_chain(first, lines)),
+        follow(itertools.chain([first], lines)),
         targets,
         form=form,
         official=official,
@@ -178,23 +90,74 @@ def score_command_result(
     )
 
 
-def write_score(result: ScoreResult, path: Path) -> None:
+def write_score(result: Result, path: Path) -> None:
     """Write the report with all problems as one JSON file, whole or not at all.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    text = json.dumps({**result.report(), "problems": list(result.problems)}, indent=2, allow_nan=False) + "\n"
-    with whole_file(path) as file:
-        file.write(text.encode())
+    write_json(result.report(), result.problems, path)
 
 
-def _chain(first: Line, rest: Iterable[Line]) -> Iterable[Line]:
-    yield first
-    yield from rest
+def score_lines(
+    lines: Iterable[Line],
+    targets: Mapping[str, Target],
+    *,
+    form: BoxForm | None = None,
+    official: str | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    problems: Iterable[str] = (),
+    dataset: str = "",
+    split: str | None = None,
+) -> Result:
+    """Score the lines of a file of predictions. The order of the lines changes no figure.
+
+    Args:
+        lines: see `deixis.evaluate.predictions.read_lines`; taken one by one and not kept.
+        targets: of `deixis.evaluate.targets.read_targets`.
+        form: how the boxes are written; by default xyxy in pixels.
+        official: a name in `deixis.evaluate.metrics.reference.REFERENCE_EVALUATORS`, for what that evaluator gives too.
+        replicates: of the bootstrap; below 2 for no intervals.
+        seed: of the bootstrap.
+        problems: what is already known to be wrong; they come first.
+        dataset: its name, for the report.
+        split: its split, for the report.
+
+    Raises:
+        ValueError: no line belongs to a sample or none can be used, no sample can be measured, there is no such
+            official mode, or it needs the sizes of images that are not there.
+    """
+    if official is not None and official not in REFERENCE_EVALUATORS:
+        modes = tuple(REFERENCE_EVALUATORS)
+        raise ValueError(f"expected an official mode out of {modes}, got {official!r}; choose one of these")
+    mode = None if official is None else REFERENCE_EVALUATORS[official]
+    problems = tuple(problems)
+    _check_targets(targets, mode, problems)
+    answers = _Answers(targets, form or BoxForm(), mode)
+    for line in lines:
+        answers.add(line)
+    scored = answers.finish()
+    answers.counts.data_problems = len(problems)
+    _check_matched(answers, scored)
+    table = ScoreTable([one.score for one in scored], [one.target.image_id for one in scored])
+    return summarise(
+        table,
+        [one.target.labels for one in scored],
+        metrics=_METRICS,
+        replicates=replicates,
+        seed=seed,
+        dataset=dataset,
+        split=split,
+        counts=answers.counts,
+        answered=table.tally(np.array([one.answered for one in scored], dtype=np.bool_)),
+        official=None if mode is None else _official_report(official or "", mode, scored, table.tally()),
+        problems=(*problems, *answers.problems),
+        hints=tuple(answers.hints()),
+    )
 
 
-def _check_targets(targets: Mapping[str, Target], mode: Official | None, problems: tuple[str, ...]) -> None:
+def _check_targets(targets: Mapping[str, Target], mode: ReferenceEvaluator | None, problems: tuple[str, ...]) -> None:
     if not targets:
         reason = problems[0] if problems else "it is empty"
         raise ValueError(f"expected a data set with samples that can be used, got none ({reason}); check it")
@@ -206,10 +169,10 @@ def _check_targets(targets: Mapping[str, Target], mode: Official | None, problem
         )
 
 
-def _check_matched(scored: Scored) -> None:
+def _check_matched(answers: _Answers, scored: list[_Scored]) -> None:
     """A file of which nothing belongs to the data set is a mistake and no bad model."""
-    counts, reason = scored.counts, next(iter(scored.problems), "nothing is in it")
-    if not scored.scores:
+    counts, reason = answers.counts, next(iter(answers.problems), "nothing is in it")
+    if not scored:
         raise ValueError(f"expected a data set with samples that can be measured, got none ({reason}); check it")
     if counts.lines == counts.unreadable:
         raise ValueError(f"expected one JSON object a line with an 'id', got none in {counts.lines} lines ({reason})")
@@ -217,17 +180,251 @@ def _check_matched(scored: Scored) -> None:
         raise ValueError(f"expected answers that can be used, got none in {counts.lines} lines ({reason})")
     if counts.lines == counts.unknown + counts.unreadable:
         raise ValueError(
-            f"expected lines with ids of the data set, such as {scored.targets[0].id!r}, got none in {counts.lines} "
+            f"expected lines with ids of the data set, such as {scored[0].target.id!r}, got none in {counts.lines} "
             f"lines ({reason}); name the samples as the data set does"
         )
 
 
-def _official_report(name: str, mode: Official, scored: Scored, exact: Tally) -> dict[str, Any]:
-    """What the evaluator would have said beside what is right, on the same samples."""
-    figures = mode.figures(scored.overlaps)
+def _official_report(name: str, mode: ReferenceEvaluator, scored: list[_Scored], exact: Tally) -> dict[str, Any]:
+    """What the evaluator gives beside what is right, on the same samples."""
+    figures = mode.figures([one.overlaps for one in scored if one.overlaps is not None])
     return {
         "name": name,
         "source": mode.source,
         "differs": list(mode.differs),
         "figures": {key: {"official": value, "exact": exact.value(key)} for key, value in figures.items()},
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """A sample that can be measured."""
+
+    target: Target
+    score: SampleScore
+    answered: bool
+    overlaps: Overlaps | None
+    """Of the reference evaluator; None without one, and where the phrase means nothing."""
+
+
+class _TargetError(Exception):
+    """The data set's own mask cannot be used, or the size of its image is not known."""
+
+
+@dataclass
+class _BoxStatistics:
+    """Signs that a file's boxes are written in another form than was declared."""
+
+    boxes: int = 0
+    flat: int = 0
+    outside: int = 0
+    tiny: int = 0
+
+    def add(self, written: BoxXyxy, box: BoxXyxy, hw: tuple[int, int] | None) -> None:
+        self.boxes += 1
+        self.tiny += max(map(abs, written)) <= _FRACTION
+        x1, y1, x2, y2 = box
+        if x2 <= x1 or y2 <= y1:
+            self.flat += 1
+        elif hw is not None and (x2 <= 0 or y2 <= 0 or x1 >= hw[1] or y1 >= hw[0]):
+            self.outside += 1
+
+    def hints(self, form: BoxForm) -> list[str]:
+        hints = []
+        if self.flat:
+            hints.append(self._hint(self.flat, "have no area", f"check that the format {form.format} is right"))
+        if self.outside:
+            hints.append(self._hint(self.outside, "lie outside of their image", "check format and units"))
+        if form.units == "pixel" and self.tiny > _TELLING_SHARE * self.boxes:
+            hints.append(
+                f"{self.tiny} of {self.boxes} boxes have no coordinate above {_FRACTION:g}: they seem to be normalised "
+                "and not in pixels"
+            )
+        return hints
+
+    def _hint(self, count: int, what: str, advice: str) -> str:
+        many = count > _TELLING_SHARE * self.boxes
+        return f"{count} of {self.boxes} boxes {what}: {advice if many else 'counted as wrong'}"
+
+
+@dataclass
+class _Answers:
+    """Takes the lines of a file one by one, in any order; :meth:`finish` gives the scores."""
+
+    targets: Mapping[str, Target]
+    form: BoxForm
+    official: ReferenceEvaluator | None = None
+    counts: Counts = field(default_factory=Counts)
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts.samples = len(self.targets)
+        self._says: dict[str, bytes] = {}
+        self._scores: dict[str, SampleScore] = {}
+        self._overlaps: dict[str, Overlaps] = {}
+        self._conflicting: set[str] = set()
+        self._left_out: set[str] = set()
+        self._has_boxes = self._has_masks = False
+        self._boxes = _BoxStatistics()
+        shown = [target for target in self.targets.values() if target.box_xyxy_px is not None]
+        self._judges_masks = not shown or any(target.mask is not None for target in shown)
+        if self.form.units == "normalised":
+            without = [target.id for target in shown if target.hw is None]
+            why = "expected the image, to know its size for a normalised box, got none; put it there; left out"
+            self.problems += [f"sample {one!r}: {why}" for one in without]
+            self._left_out.update(without)
+
+    def add(self, line: Line) -> None:
+        """Score one line, or note why it cannot be scored."""
+        self.counts.lines += 1
+        where = f"line {line.number}"
+        if line.id is None:
+            self.counts.unreadable += 1
+            self.problems.append(f"{where}: {line.error}")
+            return
+        target = self.targets.get(line.id)
+        if target is None:
+            self.counts.unknown += 1
+            self.problems.append(f"{where}: expected an id of the data set, got {line.id!r}; not counted")
+            return
+        if line.error is None:
+            self._has_boxes |= line.box is not None
+            self._has_masks |= line.mask is not None
+        if line.id in self._says:
+            self._count_double(line, self._says[line.id], where)
+        else:
+            self._says[line.id] = line.says
+            self._score(line, target, where)
+
+    def finish(self) -> list[_Scored]:
+        """The scores of all samples that can be measured, in the order of the data set; what is missing is wrong."""
+        scored = []
+        for target in self.targets.values():
+            score = None if target.id in self._conflicting else self._scores.get(target.id)
+            try:
+                if target.id in self._left_out:
+                    raise _TargetError
+                filled = self._filled(target, score)
+            except _TargetError as error:
+                self._leave_out(target, error)
+                continue
+            self._count(target, score)
+            overlaps = None
+            if self.official is not None and target.box_xyxy_px is not None:
+                overlaps = self._overlaps_of(target, filled, score is not None)
+            scored.append(_Scored(target=target, score=filled, answered=score is not None, overlaps=overlaps))
+        return scored
+
+    def hints(self) -> list[str]:
+        """Signs that the file was read otherwise than it was meant."""
+        hints = self._boxes.hints(self.form)
+        if self._has_masks and not self._judges_masks:
+            hints.append("the data set has no masks, so those of the answers were compared with nothing")
+        return hints
+
+    def _count_double(self, line: Line, first: bytes, where: str) -> None:
+        self.counts.doubled += 1
+        differs = line.says != first
+        if differs:
+            self._conflicting.add(line.id or "")
+        why = "and it differs, so the sample counts as wrong" if differs else "saying the same; counted once"
+        self.problems.append(f"{where}: expected one line an id, got {line.id!r} again, {why}")
+
+    def _score(self, line: Line, target: Target, where: str) -> None:
+        try:
+            if line.error is not None:
+                raise ValueError(line.error)
+            self._scores[target.id] = self._compare(line, target)
+        except _TargetError as error:
+            if target.id not in self._left_out:
+                self._left_out.add(target.id)
+                self.problems.append(f"sample {target.id!r}: {error}; left out")
+        except (ValueError, OSError) as error:
+            self.problems.append(f"{where}, id {target.id!r}: {error}; counted as wrong")
+
+    def _compare(self, line: Line, target: Target) -> SampleScore:
+        if target.id in self._left_out:
+            raise _TargetError
+        box = None
+        if line.box is not None:
+            box = self.form.to_pixels(line.box, target.hw)
+            self._boxes.add(line.box, box, target.hw)
+        wanted, given = self._masks(line, target)
+        judged = given if target.box_xyxy_px is not None or self._judges_masks else None
+        score = score_sample(
+            target_box=target.box_xyxy_px, target_mask=wanted, box=box, mask=judged, found=line.found
+        )  # fmt: skip
+        if self.official is not None and target.box_xyxy_px is not None:
+            self._overlaps[target.id] = self.official.overlaps(_pair(target, box, wanted, given))
+        return score
+
+    def _masks(self, line: Line, target: Target) -> tuple[MaskPixels | None, MaskPixels | None]:
+        """The wanted mask and the given one, which is checked even where there is nothing to compare it with."""
+        if line.mask is None:
+            return None, None
+        wanted = None if target.mask is None else _wanted(target)
+        needed = wanted is not None or (target.box_xyxy_px is None and self._judges_masks)
+        can_be_checked = target.hw is not None or isinstance(line.mask, Mapping)
+        return wanted, MaskPixels(line.mask, target.hw) if needed or can_be_checked else None
+
+    def _filled(self, target: Target, score: SampleScore | None) -> SampleScore:
+        """The score with wrong in place of all that the file as a whole gives, but not here."""
+        if target.box_xyxy_px is None:
+            shown = 0 if self._has_masks and self._judges_masks else None
+            if score is None:
+                return SampleScore(no_target_right=False, shown_px=shown)
+            return score if score.shown_px is not None else replace(score, shown_px=shown)
+        score = score or SampleScore(found=False)
+        if self._has_boxes and score.box_iou is None:
+            score = replace(score, box_iou=0.0)
+        if self._has_masks and target.mask is not None and score.mask_iou is None:
+            area = _wanted(target).area()
+            score = replace(score, mask_intersection_px=0, mask_union_px=area, target_px=area)
+        return score
+
+    def _count(self, target: Target, score: SampleScore | None) -> None:
+        if score is not None:
+            self.counts.answered += 1
+            if target.box_xyxy_px is not None:
+                self.counts.without_box += self._has_boxes and score.box_iou is None
+                self.counts.without_mask += self._has_masks and target.mask is not None and score.mask_iou is None
+        elif target.id in self._conflicting:
+            self.counts.conflicting += 1
+        elif target.id in self._says:
+            self.counts.unusable += 1
+        else:
+            self.counts.missing += 1
+            self.problems.append(f"sample {target.id!r}: expected a line, got none; counted as wrong")
+
+    def _leave_out(self, target: Target, error: _TargetError) -> None:
+        self.counts.left_out += 1
+        self.counts.for_left_out += target.id in self._says
+        if target.id not in self._left_out:
+            self.problems.append(f"sample {target.id!r}: {error}; left out")
+
+    def _overlaps_of(self, target: Target, filled: SampleScore, answered: bool) -> Overlaps:
+        box, mask = self._overlaps.get(target.id, (None, None)) if answered else (None, None)
+        return (
+            0.0 if box is None and filled.box_iou is not None else box,
+            0.0 if mask is None and filled.mask_iou is not None else mask,
+        )
+
+
+def _wanted(target: Target) -> MaskPixels:
+    """The target's mask; what is wrong with it is not the answer's fault."""
+    assert target.mask is not None
+    try:
+        return MaskPixels(target.mask, target.hw)
+    except (ValueError, OSError) as error:
+        raise _TargetError(str(error)) from error
+
+
+def _pair(target: Target, box: BoxXyxy | None, wanted: MaskPixels | None, given: MaskPixels | None) -> Pair:
+    return Pair(
+        hw=target.hw,
+        target_box=target.box_xyxy_px,
+        box=box,
+        target_mask=None if wanted is None or target.hw is None else wanted.pixels(),
+        mask=None if given is None or target.hw is None else given.pixels(),
+        num_polygons=len(target.mask) if isinstance(target.mask, list) else 0,
+    )

@@ -64,7 +64,7 @@ def measured_report(
     suppression: str | None = None,
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """All figures of a checkpoint on ``DATASET[:SPLIT]``, as `EvaluationResult.report` gives them.
+    """All figures of a checkpoint on ``DATASET[:SPLIT]``, as `deixis.evaluate.result.Result.report` gives them.
 
     Args:
         model: a bundled name or a folder.

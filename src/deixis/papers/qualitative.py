@@ -9,8 +9,9 @@ from PIL import Image
 
 from deixis.drawing import Mark, draw_marks, draw_sheet
 from deixis.evaluate.calibration import is_right
-from deixis.evaluate.evaluate import EvaluationResult, evaluate
-from deixis.evaluate.prediction_log import Prediction
+from deixis.evaluate.evaluate import evaluate
+from deixis.evaluate.predictions import Prediction
+from deixis.evaluate.result import Result
 from deixis.geometry.images import read_image
 from deixis.grounder import Grounder
 from deixis.structures import Sample
@@ -74,7 +75,7 @@ def find_cases(
     )
 
 
-def _asked(grounder: Grounder, samples: Sequence[Sample], progress: Progress | None) -> EvaluationResult:
+def _asked(grounder: Grounder, samples: Sequence[Sample], progress: Progress | None) -> Result:
     result = evaluate(grounder, samples, baselines=False, absent=False, progress=progress)
     if all(one.box is None for one in result.predictions):
         raise ValueError(f"expected a model that gives boxes, got {grounder.name!r}; choose another")

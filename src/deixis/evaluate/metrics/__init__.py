@@ -15,13 +15,6 @@ Two masks that are both empty have IoU 1, and a union summed over empty masks on
 the data or the model lacks is None, never 0.
 """
 
-from deixis.evaluate.metrics.sums import (
-    BOX_THRESHOLDS,
-    MASK_THRESHOLDS,
-    RIGHT,
-    SampleScore,
-    Tally,
-    score_sample,
-)
+from deixis.evaluate.metrics.sums import BOX_THRESHOLDS, MASK_THRESHOLDS, RIGHT, SampleScore, Tally, score_sample
 
 __all__ = ["BOX_THRESHOLDS", "MASK_THRESHOLDS", "RIGHT", "SampleScore", "Tally", "score_sample"]

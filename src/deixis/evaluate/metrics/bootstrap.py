@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.evaluate.metrics.sums import RATIOS
-from deixis.evaluate.metrics.table import ScoreTable
+from deixis.evaluate.metrics.sums import RATIOS, ScoreTable
 
 REPLICATES = 1000
 LEVEL = 0.95

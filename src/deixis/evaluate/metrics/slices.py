@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deixis.evaluate.metrics.bootstrap import REPLICATES, intervals
-from deixis.evaluate.metrics.table import ScoreTable
+from deixis.evaluate.metrics.sums import ScoreTable
 from deixis.structures import Sample
 
 SLICES = ("length", "box size", "image share", "rivals", "kind", "words", "category")

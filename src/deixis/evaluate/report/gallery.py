@@ -10,7 +10,7 @@ from PIL import Image
 from deixis.attention_drawing import draw_attention
 from deixis.drawing import Mark, draw_marks
 from deixis.evaluate.metrics import RIGHT
-from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.report import html_page
 from deixis.geometry.images import ImageSource, read_image
 from deixis.geometry.masks import decode_rle, read_mask

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from deixis.evaluate.prediction_log import PredictionLog
+from deixis.evaluate.predictions import PredictionLog
 from deixis.evaluate.report import html_page, html_plots
 from deixis.evaluate.report.gallery import choose_cases, show_cases, show_false_alarms
-from deixis.evaluate.report.markdown import SHOWN_PARTS, headline, main_rows, percent, slice_rows, trust_sentence
+from deixis.evaluate.report.tables import SHOWN_PARTS, headline, main_rows, percent, slice_rows, trust_sentence, where
+from deixis.evaluate.result import Result
 from deixis.structures import Sample
-
-if TYPE_CHECKING:
-    from deixis.evaluate.evaluate import EvaluationResult
 
 _CARDS = (
     ("box Acc@0.5", "rec.acc@0.5"),
@@ -34,7 +32,7 @@ _EXPLAINED = {
 
 
 def write_html(
-    result: EvaluationResult,
+    result: Result,
     path: Path,
     log: PredictionLog,
     samples: Sequence[Sample],
@@ -60,7 +58,7 @@ def write_html(
         else:
             body.append(show_cases(chosen, samples, log, grounder, result.found_score))
     body += _problems(result.problems)
-    html_page.write_page(path, f"{result.model or 'model'} on {_where(result)}", body)
+    html_page.write_page(path, f"{result.model or 'model'} on {where(result)}", body)
 
 
 def slice_bars(slices: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str) -> list[tuple[str, str]]:
@@ -77,11 +75,7 @@ def slice_bars(slices: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: st
     return drawn
 
 
-def _where(result: EvaluationResult) -> str:
-    return result.dataset + (f":{result.split}" if result.split else "")
-
-
-def _cards(result: EvaluationResult) -> str:
+def _cards(result: Result) -> str:
     values = []
     for name, metric in _CARDS:
         value, bounds = result.tally.value(metric), result.ci95.get(metric)
@@ -94,7 +88,7 @@ def _cards(result: EvaluationResult) -> str:
     return html_page.cards(values)
 
 
-def _tables(result: EvaluationResult) -> list[str]:
+def _tables(result: Result) -> list[str]:
     parts = [
         html_page.heading("Figures"),
         html_page.paragraph("In percent; in brackets the 95 % interval by bootstrap over images."),
@@ -105,7 +99,7 @@ def _tables(result: EvaluationResult) -> list[str]:
     return parts
 
 
-def _plots(result: EvaluationResult) -> list[str]:
+def _plots(result: Result) -> list[str]:
     has_boxes = result.tally.value("rec.acc@0.5") is not None
     metric, title = ("rec.acc@0.5", "box Acc@0.5") if has_boxes else ("res.acc@0.5", "mask Acc@0.5")
     drawn = [html_page.plot(svg, f"{title} in percent by {name}") for name, svg in slice_bars(result.slices, metric)]
