@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "structures": set(),
     "progress": set(),
     "verdict": set(),
+    "text_tables": set(),
     "geometry": {"config", "structures"},
     "language": {"config", "structures", "geometry"},
     "data": {"config", "structures", "progress", "geometry", "language"},

@@ -10,7 +10,7 @@ from deixis.data.formats.jsonl import ReadSamples
 from deixis.evaluate.evaluate import evaluate, evaluate_command_result
 from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.report.tables import format_result, write_report
-from deixis.evaluate.result import score_table
+from deixis.evaluate.score import score_table
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
 

@@ -12,7 +12,8 @@ from PIL import Image
 from deixis.evaluate.evaluate import evaluate
 from deixis.evaluate.predictions import BoxForm, read_lines
 from deixis.evaluate.report.tables import format_result
-from deixis.evaluate.score import score_command_result, score_lines, write_score
+from deixis.evaluate.result import write_json
+from deixis.evaluate.score import score_command_result, score_lines
 from deixis.evaluate.targets import read_targets
 from deixis.geometry.masks import decode_rle, encode_rle
 from deixis.structures import Instance, Sample
@@ -402,7 +403,7 @@ def test_score_command_result_when_run_on_files_then_same_as_in_memory(tmp_path)
     result = score_command_result(predictions, str(tmp_path / "data.jsonl"), split="val")
     assert result.tally.value("rec.mean_iou") == pytest.approx(0.8)
     assert "line 2" in result.problems[0]
-    write_score(result, tmp_path / "score.json")
+    write_json(result.report(), result.problems, tmp_path / "score.json")
     written = json.loads((tmp_path / "score.json").read_text())
     assert written["rec"]["acc@0.75"] == 1.0
     assert len(written["problems"]) == written["n_problems"] == 1

@@ -53,7 +53,8 @@ def score(
     from deixis.data import parse_dataset_spec
     from deixis.evaluate.predictions import BoxForm
     from deixis.evaluate.report.tables import format_result
-    from deixis.evaluate.score import score_command_result, write_score
+    from deixis.evaluate.result import write_json
+    from deixis.evaluate.score import score_command_result
 
     name, split = parse_dataset_spec(dataset)
     if out is not None:
@@ -71,5 +72,5 @@ def score(
     for hint in result.hints:
         tell(hint)
     if out is not None:
-        write_score(result, out)
+        write_json(result.report(), result.problems, out)
     typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_result(result))

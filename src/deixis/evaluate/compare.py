@@ -17,10 +17,12 @@ from deixis.evaluate.metrics.sums import RATIOS
 from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.processes import Task
 from deixis.evaluate.report import html_page
-from deixis.evaluate.report.gallery import answer_picture, notes_on, quality, target_picture
-from deixis.evaluate.report.tables import NO_TARGET, SHOWN_PARTS, TITLES, aligned, markdown_table, percent, where
-from deixis.evaluate.result import Result, score_table, write_json, write_text
+from deixis.evaluate.report.gallery import answer_image, first_of_each_image, notes_on, quality, show, target_image
+from deixis.evaluate.report.tables import NO_TARGET, SHOWN_PARTS, TITLES, percent, where
+from deixis.evaluate.result import Result, write_json, write_text
+from deixis.evaluate.score import score_table
 from deixis.structures import Sample
+from deixis.text_tables import aligned_table, markdown_table
 
 Pair = tuple[Prediction, Prediction]
 
@@ -150,7 +152,7 @@ def compare_command_result(
 
 def format_comparison(comparison: Comparison) -> str:
     """The differences as plain text, figures in percent; a star where the interval leaves out 0."""
-    return "\n\n".join([*_head(comparison), aligned(difference_rows(comparison))])
+    return "\n\n".join([*_head(comparison), aligned_table(difference_rows(comparison), is_ruled=True)])
 
 
 def difference_rows(comparison: Comparison) -> list[list[str]]:
@@ -235,7 +237,8 @@ def _write(comparison: Comparison, folder: Path, samples: Sequence[Sample]) -> N
         PredictionLog(folder / "b" / "predictions.jsonl", resume=True) as log_b,
     ):
         for name in OUTCOMES[1:3]:
-            chosen = _most_different([pair for pair in comparison.pairs if _outcome(pair) == name])
+            pairs = [pair for pair in comparison.pairs if _outcome(pair) == name]
+            chosen = first_of_each_image(pairs, lambda pair: pair[0], lambda pair: -_gap(pair), _SHOWN_CASES)
             if chosen:
                 title = f"{name} is right: {comparison.outcomes[name]} samples"
                 body += [html_page.heading(title), _show(chosen, samples, (log_a, log_b), scores)]
@@ -243,16 +246,6 @@ def _write(comparison: Comparison, folder: Path, samples: Sequence[Sample]) -> N
     html_page.write_page(folder / "comparison.html", f"{names}, on {comparison.a.dataset}", body)
     write_text(folder / "comparison.md", "\n\n".join([*head, markdown_table(rows)]) + "\n")
     write_json(comparison.report(), comparison.problems, folder / "comparison.json")
-
-
-def _most_different(pairs: Sequence[Pair]) -> list[Pair]:
-    """Those furthest apart, each image once."""
-    chosen: dict[str, Pair] = {}
-    for pair in sorted(pairs, key=lambda pair: (-_gap(pair), pair[0].index)):
-        if len(chosen) == _SHOWN_CASES:
-            break
-        chosen.setdefault(pair[0].image_id, pair)
-    return list(chosen.values())
 
 
 def _gap(pair: Pair) -> float:
@@ -265,19 +258,14 @@ def _show(
     logs: tuple[PredictionLog, PredictionLog],
     found_scores: tuple[float, float],
 ) -> str:
-    masks_a, masks_b = (log.masks(pair[0].index for pair in pairs) for log in logs)
-    score_a, score_b = found_scores
-    figures = []
-    for a, b in pairs:
-        try:
-            sample = samples[a.index]
-            pictures = [
-                target_picture(sample, a),
-                answer_picture(sample, a, masks_a[a.index], "A", found_score=score_a),
-                answer_picture(sample, b, masks_b[b.index], "B", found_score=score_b),
-            ]
-        except (ValueError, OSError):
-            continue
-        notes = [f"A: {notes_on(a, score_a)[0]}", f"B: {notes_on(b, score_b)[0]}", f"sample {a.id}"]
-        figures.append(html_page.case(a.phrase, notes, pictures))
-    return html_page.cases(figures)
+    masks = [log.masks(pair[0].index for pair in pairs) for log in logs]
+
+    def case(pair: Pair) -> html_page.Case:
+        sample = samples[pair[0].index]
+        images, notes = [target_image(sample, pair[0])], []
+        for name, one, mask, score in zip("AB", pair, masks, found_scores, strict=True):
+            images.append(answer_image(sample, one, mask[one.index], name, found_score=score))
+            notes.append(f"{name}: {notes_on(one, score)[0]}")
+        return pair[0].phrase, [*notes, f"sample {pair[0].id}"], images
+
+    return show(pairs, case)

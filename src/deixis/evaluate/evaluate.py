@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deixis.config import SUPPRESSIONS
-from deixis.evaluate.baselines import Case, measure_baselines
-from deixis.evaluate.calibration import calibration_report, found_report
-from deixis.evaluate.metrics.slices import SLICES, length_bounds
+from deixis.evaluate.baselines import Case
+from deixis.evaluate.metrics.slices import length_bounds
 from deixis.evaluate.predict import AbsentPhrases, GrounderLike, Part, Predictor, Problem
 from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.processes import Ranks, Task, parts_by_processes, torchrun_ranks
-from deixis.evaluate.result import Result, score_table, summarise
+from deixis.evaluate.result import Result
+from deixis.evaluate.score import score_predictions
 from deixis.structures import Sample
 from deixis.verdict import FOUND_SCORE
 
@@ -172,21 +172,10 @@ def score_parts(
         found += part.problems
         num_resumed += 0 if part.is_fresh else len(part.predictions)
     sentences = (*problems, *(sentence for _, sentence in sorted(found, key=lambda problem: problem[0])))
-    if not predictions:
-        reason = sentences[0] if sentences else "the data set is empty"
-        raise ValueError(f"expected at least one sample that can be measured, got none ({reason}); check the data set")
-    if log is not None:
+    if log is not None and predictions:
         log.finish([one.index for one in predictions])
-    return summarise(
-        score_table(predictions),
-        [tuple(one.labels.get(name) for name in SLICES) for one in predictions],
-        problems=sentences,
-        predictions=tuple(predictions),
-        baselines=measure_baselines(cases) if baselines else {},
-        found=found_report(predictions),
-        calibration=calibration_report(predictions),
-        num_resumed=num_resumed,
-    )
+    result = score_predictions(predictions, problems=sentences, cases=cases if baselines else None)
+    return replace(result, num_resumed=num_resumed)
 
 
 def _predict_and_score(

@@ -10,9 +10,7 @@ from typing import Any
 
 from deixis.data.whole_file import whole_file
 from deixis.evaluate.metrics import Tally
-from deixis.evaluate.metrics.bootstrap import REPLICATES, Interval, intervals
-from deixis.evaluate.metrics.slices import report_slices
-from deixis.evaluate.metrics.sums import RATIOS, ScoreTable
+from deixis.evaluate.metrics.bootstrap import Interval
 from deixis.evaluate.predictions import Prediction
 from deixis.verdict import FOUND_SCORE
 
@@ -117,40 +115,6 @@ class Result:
             "found": self.found,
             "calibration": self.calibration,
         }
-
-
-def summarise(
-    table: ScoreTable,
-    labels: Sequence[tuple[str | None, ...]],
-    *,
-    metrics: Sequence[str] = tuple(RATIOS),
-    replicates: int = REPLICATES,
-    seed: int = 0,
-    **beside: Any,  # noqa: ANN401  further fields of the result
-) -> Result:
-    """The figures of scored samples.
-
-    Args:
-        table: the scores.
-        labels: of `deixis.evaluate.metrics.slices.labels_of`, one a row of the table.
-        metrics: those with an interval, as far as they have a value.
-        replicates: of the bootstrap; below 2 for no intervals.
-        seed: of the bootstrap.
-        **beside: what else the result holds.
-    """
-    tally = table.tally()
-    known = [metric for metric in metrics if tally.value(metric) is not None]
-    return Result(
-        tally=tally,
-        ci95=intervals(table, known, replicates=replicates, seed=seed),
-        slices=report_slices(table, labels, replicates=replicates, seed=seed),
-        **beside,
-    )
-
-
-def score_table(predictions: Sequence[Prediction]) -> ScoreTable:
-    """The scores of predictions, one row each."""
-    return ScoreTable([one.sample_score() for one in predictions], [one.image_id for one in predictions])
 
 
 def write_json(report: Mapping[str, Any], problems: Sequence[str], path: Path) -> None:

@@ -1,13 +1,13 @@
-"""Score predictions of any model: exact figures from a file of predictions and a data set, every line accounted for.
+"""Score predictions: exact figures of our own, and of a file of any other model's, every line of it accounted for.
 
-No figure depends on the order of the lines: an id with two answers that differ counts as wrong, since nothing shows
-which of them is meant, and what a model can give (boxes, masks) is judged by the whole file.
+No figure of a file depends on the order of its lines: an id with two answers that differ counts as wrong, since
+nothing shows which of them is meant, and what a model can give (boxes, masks) is judged by the whole file.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from deixis.evaluate.baselines import Case, measure_baselines
+from deixis.evaluate.calibration import calibration_report, found_report
 from deixis.evaluate.metrics import SampleScore, Tally, score_sample
-from deixis.evaluate.metrics.bootstrap import REPLICATES
+from deixis.evaluate.metrics.bootstrap import REPLICATES, intervals
 from deixis.evaluate.metrics.reference import REFERENCE_EVALUATORS, Pair, ReferenceEvaluator
-from deixis.evaluate.metrics.sums import MaskPixels, ScoreTable
-from deixis.evaluate.predictions import BoxForm, Line, read_lines
-from deixis.evaluate.result import Counts, Result, summarise, write_json
+from deixis.evaluate.metrics.slices import SLICES, report_slices
+from deixis.evaluate.metrics.sums import RATIOS, MaskPixels, ScoreTable
+from deixis.evaluate.predictions import BoxForm, Line, Prediction, read_lines
+from deixis.evaluate.result import Counts, Result
 from deixis.evaluate.targets import Target, open_for_scoring, read_targets
 from deixis.structures import BoxXyxy
 
@@ -90,13 +93,31 @@ def score_command_result(
     )
 
 
-def write_score(result: Result, path: Path) -> None:
-    """Write the report with all problems as one JSON file, whole or not at all.
+def score_predictions(
+    predictions: Sequence[Prediction], *, problems: tuple[str, ...] = (), cases: Sequence[Case] | None = None
+) -> Result:
+    """The figures of our own predictions, which were compared with their targets as they were made.
+
+    Args:
+        predictions: in the order of the data set.
+        problems: what was left out.
+        cases: of the same samples, for the baselines; None for no baselines.
 
     Raises:
-        OSError: the folder cannot be written.
+        ValueError: there is no prediction.
     """
-    write_json(result.report(), result.problems, path)
+    if not predictions:
+        reason = problems[0] if problems else "the data set is empty"
+        raise ValueError(f"expected at least one sample that can be measured, got none ({reason}); check the data set")
+    return _summarise(
+        score_table(predictions),
+        [tuple(one.labels.get(name) for name in SLICES) for one in predictions],
+        problems=problems,
+        predictions=tuple(predictions),
+        baselines={} if cases is None else measure_baselines(cases),
+        found=found_report(predictions),
+        calibration=calibration_report(predictions),
+    )
 
 
 def score_lines(
@@ -141,7 +162,7 @@ def score_lines(
     answers.counts.data_problems = len(problems)
     _check_matched(answers, scored)
     table = ScoreTable([one.score for one in scored], [one.target.image_id for one in scored])
-    return summarise(
+    return _summarise(
         table,
         [one.target.labels for one in scored],
         metrics=_METRICS,
@@ -155,6 +176,40 @@ def score_lines(
         problems=(*problems, *answers.problems),
         hints=tuple(answers.hints()),
     )
+
+
+def _summarise(
+    table: ScoreTable,
+    labels: Sequence[tuple[str | None, ...]],
+    *,
+    metrics: Sequence[str] = tuple(RATIOS),
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    **beside: Any,  # noqa: ANN401  further fields of the result
+) -> Result:
+    """The figures of scored samples.
+
+    Args:
+        table: the scores.
+        labels: of `deixis.evaluate.metrics.slices.labels_of`, one a row of the table.
+        metrics: those with an interval, as far as they have a value.
+        replicates: of the bootstrap; below 2 for no intervals.
+        seed: of the bootstrap.
+        **beside: what else the result holds.
+    """
+    tally = table.tally()
+    known = [metric for metric in metrics if tally.value(metric) is not None]
+    return Result(
+        tally=tally,
+        ci95=intervals(table, known, replicates=replicates, seed=seed),
+        slices=report_slices(table, labels, replicates=replicates, seed=seed),
+        **beside,
+    )
+
+
+def score_table(predictions: Sequence[Prediction]) -> ScoreTable:
+    """The scores of predictions, one row each."""
+    return ScoreTable([one.sample_score() for one in predictions], [one.image_id for one in predictions])
 
 
 def _check_targets(targets: Mapping[str, Target], mode: ReferenceEvaluator | None, problems: tuple[str, ...]) -> None:

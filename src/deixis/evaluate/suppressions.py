@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from deixis.config import SUPPRESSIONS
 from deixis.evaluate.metrics import MASK_THRESHOLDS, Tally, score_sample
-from deixis.evaluate.report.tables import markdown_table, percent
 from deixis.geometry.images import Letterbox
 from deixis.models.suppression import MASK_THRESHOLD, finish_mask
 from deixis.structures import BoxXyxy
@@ -83,12 +82,21 @@ def suppression_table(tallies: Mapping[str, Tally]) -> str:
     overall IoU, which other papers call by the same name. A figure without samples is "-".
     """
     titles = ("", *_HEAD, "IoU (overall)")
-    rows = [[PAPER_NAMES.get(method, method), *_figures(tally.report())] for method, tally in tallies.items()]
-    return markdown_table([titles, *rows]) + "\n"
+    lines = [_line(titles), _line(["---", *["---:"] * (len(titles) - 1)])]
+    lines += [_line([PAPER_NAMES.get(method, method), *_figures(tally.report())]) for method, tally in tallies.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _figures(report: dict[str, Any]) -> list[str]:
     res = report["res"] or {}
     shares = [res.get("miou"), *(res.get(f"acc@{t:g}") for t in MASK_THRESHOLDS)]
     errors = [report[key] for key in ("ie", "ie_box_only", "ie_mask_only")]
-    return [percent(value, 2) for value in (*shares, *errors, res.get("oiou"))]
+    return [_percent(value) for value in (*shares, *errors, res.get("oiou"))]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

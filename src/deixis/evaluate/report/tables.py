@@ -9,6 +9,7 @@ from typing import Any
 from deixis.evaluate.metrics import Tally
 from deixis.evaluate.metrics.slices import METRICS
 from deixis.evaluate.result import Counts, Result, write_json, write_text
+from deixis.text_tables import aligned_table, markdown_table
 
 TITLES = {
     "rec.acc@0.5": "box Acc@0.5",
@@ -53,35 +54,17 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
-def aligned(rows: Sequence[Sequence[str]], *, ruled: bool = True) -> str:
-    """Rows as plain text, the first column to the left and the others to the right; the first row is the head."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[1:], widths[1:])]).rstrip() for r in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]] if ruled else lines)
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a Markdown table; the first is the head."""
-    ruled = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
-    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in ruled)
-
-
-def _cell(text: str) -> str:
-    """Text that cannot leave its cell."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
 def format_result(result: Result) -> str:
     """What counts, as plain text: of an evaluated model beside its baselines, of a scored file with all its parts."""
+    blocks: list[str | Rows]
     if result.counts is None:
-        blocks = [headline(result), aligned(main_rows(result, with_interval=False)), trust_sentence(result)]
+        blocks = [headline(result), main_rows(result, with_interval=False), trust_sentence(result)]
     else:
-        blocks = [_accounts(result, result.counts), aligned(_scored_rows(result, result.counts))]
-        if result.slices:
-            blocks.append(aligned(slice_rows(result.slices, _SCORED_PARTS, ", see --json", with_interval=False)))
-        if result.official is not None:
-            blocks.append(_official_table(result.official))
-    return "\n\n".join(block for block in blocks if block)
+        slices = slice_rows(result.slices, _SCORED_PARTS, ", see --json", with_interval=False)
+        official = "" if result.official is None else _official_table(result.official)
+        rows = _scored_rows(result, result.counts)
+        blocks = [_accounts(result, result.counts), rows, slices if result.slices else "", official]
+    return "\n\n".join(one if isinstance(one, str) else aligned_table(one, is_ruled=True) for one in blocks if one)
 
 
 def markdown(result: Result) -> str:
@@ -204,7 +187,7 @@ def _official_table(official: _Figures) -> str:
         more = "-" if exact is None else f"{100 * (value['official'] - exact):+.2f}"
         title = titles.get(key, key.partition(".")[2].replace("acc", "Acc") or key)
         rows.append([title, percent(value["official"], 2), percent(exact, 2), more])
-    return "\n".join([*lines, "", aligned(rows)])
+    return "\n".join([*lines, "", aligned_table(rows, is_ruled=True)])
 
 
 def _figure(report: _Figures, metric: str) -> float | None:
