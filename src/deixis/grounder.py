@@ -1,4 +1,4 @@
-"""Look at an image once, ground any number of phrases in it."""
+"""Encode an image once, ground any number of phrases in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT")
-SceneT = TypeVar("SceneT")
+EncodedT = TypeVar("EncodedT")
 
 MAX_PHRASE_CHARACTERS = 1000
 SMALLEST_CANVAS = 256
@@ -53,14 +53,14 @@ class Grounding:
     found: bool
     """Score and agreement reach the model's recorded thresholds."""
     ms: float
-    """Milliseconds for this phrase; the first one asked of an image also carries reading and encoding it."""
+    """Milliseconds for this phrase; those of an image's first phrase include reading and encoding the image."""
     model: str
     hw: tuple[int, int]
     """Height and width of the original image."""
     image: NDArray[np.uint8] | Path = field(repr=False)
     """Pixels [H, W, 3], or the file they came from where many images are grounded."""
     evidence: tuple[float, ...] = field(default=(), repr=False)
-    """The raw signs that ``score`` is made of; see :class:`deixis.models.base.Answer`."""
+    """The features that ``score`` is made of; see :class:`deixis.models.base.Answer`."""
     found_score: float = field(default=FOUND_SCORE, repr=False)
     """The least score that the model records for ``found``."""
 
@@ -111,7 +111,7 @@ def check_phrase(phrase: str) -> str:
 
 
 @dataclass(eq=False)
-class Scene:
+class EncodedImage:
     """An encoded image that phrases can be asked of; made by :meth:`Grounder.look`."""
 
     grounder: Grounder = field(repr=False)
@@ -119,7 +119,7 @@ class Scene:
     frame: Letterbox
     features: EncodedImages = field(repr=False)
     encode_ms: float
-    """What reading and encoding took; 0 once a phrase has carried it."""
+    """Milliseconds for reading and encoding it; 0 once they are counted in a phrase's."""
 
     def ground(self, phrase: str) -> Grounding:
         """Point at what ``phrase`` means; ValueError if it is empty or too long."""
@@ -140,7 +140,7 @@ class Scene:
 
         Returns:
             ``box`` and ``mask``, float32 [H, W] of the original image: the branch's probabilities, bilinear between
-            the cells of its grid and scaled so that the largest in the picture is 1. What lies on the canvas's
+            the cells of its grid and scaled so that the largest in the image is 1. What lies on the canvas's
             padding is cut off. Empty for a model without such maps (MCN with ``cem="off"``).
 
         Raises:
@@ -152,7 +152,7 @@ class Scene:
         return {name: one / max(one.max(), np.finfo(np.float32).tiny) for name, one in found.items()}
 
     def answer(self, phrases: Sequence[str]) -> Answer:
-        """What the network says on the canvas, one row a phrase, before masks are suppressed and scores calibrated."""
+        """The network's own answer on the canvas, a row a phrase, before masks are suppressed and scores calibrated."""
         with torch.inference_mode():
             return self.grounder.model.answer(*self._inputs(phrases))
 
@@ -161,6 +161,10 @@ class Scene:
         ids, valid = self.grounder.tokenizer.encode([check_phrase(phrase) for phrase in phrases])
         rows = self.features.pick(torch.zeros(len(ids), dtype=torch.long))
         return rows, torch.from_numpy(ids), torch.from_numpy(valid)
+
+
+Scene = EncodedImage
+"""Its earlier name, which goes with the next release."""
 
 
 class Grounder:
@@ -178,7 +182,7 @@ class Grounder:
         self.size = checkpoint.model.config.image_size
         self.suppression = checkpoint.model.suppression
 
-    def look(self, image: ImageSource) -> Scene:
+    def look(self, image: ImageSource) -> EncodedImage:
         """Encode an image once.
 
         Args:
@@ -196,7 +200,7 @@ class Grounder:
         tensor = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.dtype).div_(255)
         with torch.inference_mode():
             features = self.model.encode_image(tensor.contiguous(memory_format=torch.channels_last), content)
-        return Scene(self, pixels, frame, features, 1000 * (time.perf_counter() - begun))
+        return EncodedImage(self, pixels, frame, features, 1000 * (time.perf_counter() - begun))
 
     def ground(self, image: ImageSource, phrase: str) -> Grounding:
         """Look at ``image`` and point at what ``phrase`` means."""
@@ -217,7 +221,7 @@ class Grounder:
         asking = ImageByImage(self.look)
         for run in runs_of_one_image(progress_over(pairs, "grounding", show=progress), lambda pair: _path_of(pair[0])):
             image, path = run[0][0], _path_of(run[0][0])
-            for found in asking.answers(image, [phrase for _, phrase in run], Scene.ground_all, key=path):
+            for found in asking.answers(image, [phrase for _, phrase in run], EncodedImage.ground_all, key=path):
                 is_grounding = isinstance(found, Grounding)
                 results.append(replace(found, image=path) if is_grounding and path is not None else found)
         return results
@@ -226,13 +230,13 @@ class Grounder:
         """The side of the canvas for an image (height, width)."""
         return canvas_side(hw, self.size) if self.model.adapts_canvas else self.size
 
-    def _ground(self, scene: Scene, phrases: list[str]) -> list[Grounding]:
+    def _ground(self, encoded: EncodedImage, phrases: list[str]) -> list[Grounding]:
         begun = time.perf_counter()
-        answer = scene.answer(phrases)
-        answers = [self._on_image(scene.frame, answer, row) for row in range(len(phrases))]
+        answer = encoded.answer(phrases)
+        answers = [self._on_image(encoded.frame, answer, row) for row in range(len(phrases))]
         ms = 1000 * (time.perf_counter() - begun) / len(phrases)
         return [
-            Grounding(phrase=phrase, ms=ms, model=self.name, hw=scene.frame.hw, image=scene.image, **answer)
+            Grounding(phrase=phrase, ms=ms, model=self.name, hw=encoded.frame.hw, image=encoded.image, **answer)
             for phrase, answer in zip(phrases, answers, strict=True)
         ]
 
@@ -303,22 +307,22 @@ def runs_of_one_image(items: Iterable[T], key_of: Callable[[T], Hashable]) -> It
         yield run
 
 
-class ImageByImage(Generic[SceneT]):
+class ImageByImage(Generic[EncodedT]):
     """Asks one image after another any number of phrases; an image that comes twice in a row is encoded once.
 
     All that asks many phrases does so here: `Grounder.ground_many`, ``deixis ground --batch``, evaluation, calibration.
     """
 
-    def __init__(self, look: Callable[[ImageSource], SceneT], at_once: Callable[[SceneT], int] | None = None) -> None:
-        """Take ``look``, which encodes an image, and how many phrases may be asked of it together; None: all."""
-        self._look, self._at_once = look, at_once
-        self._last: tuple[Hashable, SceneT] | None = None
+    def __init__(self, look: Callable[[ImageSource], EncodedT], limit: Callable[[EncodedT], int] | None = None) -> None:
+        """Take ``look``, which encodes an image, and how many phrases may be asked together; None: any number."""
+        self._look, self._limit = look, limit
+        self._last: tuple[Hashable, EncodedT] | None = None
 
     def answers(
         self,
         image: ImageSource,
         phrases: Sequence[str],
-        ask: Callable[[SceneT, Sequence[str]], Sequence[AnswerT]],
+        ask: Callable[[EncodedT, Sequence[str]], Sequence[AnswerT]],
         *,
         key: Hashable = None,
     ) -> Iterator[AnswerT | ValueError | OSError]:
@@ -334,25 +338,25 @@ class ImageByImage(Generic[SceneT]):
             if self._last is None or key is None or self._last[0] != key:
                 self._last = None  # not two encoded images at a time
                 self._last = key, self._look(image)
-            scene = self._last[1]
+            encoded = self._last[1]
         except (ValueError, OSError) as error:
             yield from [error] * len(phrases)
             return
-        at_once = len(phrases) if self._at_once is None else self._at_once(scene)
-        for start in range(0, len(phrases), max(1, at_once)):
-            yield from _ask_all(scene, phrases[start : start + max(1, at_once)], ask)
+        at_once = max(1, len(phrases) if self._limit is None else self._limit(encoded))
+        for start in range(0, len(phrases), at_once):
+            yield from _ask_all(encoded, phrases[start : start + at_once], ask)
 
 
 def _ask_all(
-    scene: SceneT, phrases: Sequence[str], ask: Callable[[SceneT, Sequence[str]], Sequence[AnswerT]]
+    encoded: EncodedT, phrases: Sequence[str], ask: Callable[[EncodedT, Sequence[str]], Sequence[AnswerT]]
 ) -> Sequence[AnswerT | ValueError]:
     """All at once; where a phrase is refused, one by one, so that the others are not lost."""
     try:
-        return ask(scene, phrases)
+        return ask(encoded, phrases)
     except ValueError as error:
         if len(phrases) == 1:
             return [error]
-        return [answer for phrase in phrases for answer in _ask_all(scene, [phrase], ask)]
+        return [answer for phrase in phrases for answer in _ask_all(encoded, [phrase], ask)]
 
 
 def _path_of(image: ImageSource) -> Path | None:

@@ -93,9 +93,9 @@ def _refuse_constant(name: str) -> None:
 
 def _answers(lines: IO[bytes], grounder: Grounder, folder: Path, overlays: Path | None) -> Iterator[dict[str, Any]]:
     """Answer the lines in order; neighbours on the same image are asked together."""
-    from deixis.grounder import ImageByImage, Scene, runs_of_one_image
+    from deixis.grounder import EncodedImage, ImageByImage, runs_of_one_image
 
-    asking = ImageByImage(grounder.look, at_once=lambda scene: _MAX_MASK_PIXELS // math.prod(scene.frame.hw))
+    asking = ImageByImage(grounder.look, limit=lambda encoded: _MAX_MASK_PIXELS // math.prod(encoded.frame.hw))
     requests = (read_request(raw, line) for line, raw in enumerate(lines, start=1))
     for run in runs_of_one_image(requests, lambda request: None if request.error else request.image):
         if run[0].error:
@@ -103,7 +103,7 @@ def _answers(lines: IO[bytes], grounder: Grounder, folder: Path, overlays: Path 
             continue
         name = run[0].image
         answers = asking.answers(
-            _find_image(name, folder), [one.phrase for one in run], Scene.ground_all, key=name
+            _find_image(name, folder), [one.phrase for one in run], EncodedImage.ground_all, key=name
         )  # fmt: skip
         for request, found in zip(run, answers, strict=True):
             if isinstance(found, ValueError | OSError):

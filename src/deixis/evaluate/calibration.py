@@ -25,7 +25,7 @@ _CURVE_POINTS = 50
 
 
 def calibration_report(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
-    """How far score and agreement tell right answers from wrong ones; None where no answer can be judged.
+    """How well score and agreement separate right answers from wrong ones; None where no answer can be judged.
 
     Returns:
         ``n`` and ``right``, the share of right answers; ``expected_calibration_error``, and the same
@@ -104,7 +104,7 @@ def found_rates(found: BoolArray, right: BoolArray, belongs: BoolArray) -> dict[
 
 
 def is_right(prediction: Prediction) -> bool | None:
-    """Whether the answer is right; None where nobody can tell, as the data lacks what the model gives."""
+    """Whether the answer is right; None where the data lacks what the model gives."""
     if prediction.target_box is None:
         return False
     overlap = prediction.mask_iou if prediction.iou is None else prediction.iou
@@ -112,7 +112,7 @@ def is_right(prediction: Prediction) -> bool | None:
 
 
 def reliability(score: FloatArray, right: BoolArray, bins: int = BINS) -> list[dict[str, Any]]:
-    """Score against truth in equally wide bins.
+    """Scores against how often they are right, in bins of equal width.
 
     Args:
         score: [N], 0..1.
@@ -145,7 +145,7 @@ def calibration_error(score: FloatArray, right: BoolArray, bins: int = BINS) -> 
 def risk_coverage(confidence: FloatArray, right: BoolArray) -> dict[str, Any]:
     """What share of answers is wrong if only the surest are taken.
 
-    Answers of equal confidence cannot be told apart: they are taken together or not at all.
+    Answers of equal confidence are taken together or not at all, as nothing separates them.
 
     Args:
         confidence: [N], at least one; the higher, the surer.

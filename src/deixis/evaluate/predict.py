@@ -184,7 +184,6 @@ class Predictor:
         numbers = (*(answer.box or ()), answer.score, answer.agreement)
         if not all(math.isfinite(value) for value in (*numbers, *evidence)):
             raise ValueError(f"expected finite numbers of the model, got {numbers!r}; check its weights")
-        kept = self.keep_masks and answer.mask is not None
         return Prediction(
             index=index,
             id=sample.id,
@@ -193,7 +192,7 @@ class Predictor:
             hw=(int(answer.hw[0]), int(answer.hw[1])),
             target_box=target.box_xyxy_px,
             box=None if answer.box is None else tuple(map(float, answer.box)),  # pyright: ignore[reportArgumentType]
-            mask=encode_rle(answer.mask) if kept else None,
+            mask=encode_rle(answer.mask) if self.keep_masks and answer.mask is not None else None,
             score=float(answer.score),
             agreement=float(answer.agreement),
             found=bool(answer.found),

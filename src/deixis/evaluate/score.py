@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,18 +161,19 @@ def score_lines(
     scored = answers.finish()
     answers.counts.data_problems = len(problems)
     _check_matched(answers, scored)
-    table = ScoreTable([one.score for one in scored], [one.target.image_id for one in scored])
+    table = ScoreTable([score for _, score in scored], [sample.target.image_id for sample, _ in scored])
+    exact = table.tally()
     return _summarise(
         table,
-        [one.target.labels for one in scored],
+        [sample.target.labels for sample, _ in scored],
         metrics=_METRICS,
         replicates=replicates,
         seed=seed,
         dataset=dataset,
         split=split,
         counts=answers.counts,
-        answered=table.tally(np.array([one.answered for one in scored], dtype=np.bool_)),
-        official=None if mode is None else _official_report(official or "", mode, scored, table.tally()),
+        answered=table.tally(np.array([sample.score is not None for sample, _ in scored], dtype=np.bool_)),
+        official=None if mode is None else _official_report(official or "", mode, answers.overlaps, exact),
         problems=(*problems, *answers.problems),
         hints=tuple(answers.hints()),
     )
@@ -224,7 +225,7 @@ def _check_targets(targets: Mapping[str, Target], mode: ReferenceEvaluator | Non
         )
 
 
-def _check_matched(answers: _Answers, scored: list[_Scored]) -> None:
+def _check_matched(answers: _Answers, scored: _Scored) -> None:
     """A file of which nothing belongs to the data set is a mistake and no bad model."""
     counts, reason = answers.counts, next(iter(answers.problems), "nothing is in it")
     if not scored:
@@ -235,14 +236,14 @@ def _check_matched(answers: _Answers, scored: list[_Scored]) -> None:
         raise ValueError(f"expected answers that can be used, got none in {counts.lines} lines ({reason})")
     if counts.lines == counts.unknown + counts.unreadable:
         raise ValueError(
-            f"expected lines with ids of the data set, such as {scored[0].target.id!r}, got none in {counts.lines} "
+            f"expected lines with ids of the data set, such as {scored[0][0].target.id!r}, got none in {counts.lines} "
             f"lines ({reason}); name the samples as the data set does"
         )
 
 
-def _official_report(name: str, mode: ReferenceEvaluator, scored: list[_Scored], exact: Tally) -> dict[str, Any]:
+def _official_report(name: str, mode: ReferenceEvaluator, overlaps: Sequence[Overlaps], exact: Tally) -> dict[str, Any]:
     """What the evaluator gives beside what is right, on the same samples."""
-    figures = mode.figures([one.overlaps for one in scored if one.overlaps is not None])
+    figures = mode.figures(overlaps)
     return {
         "name": name,
         "source": mode.source,
@@ -251,19 +252,27 @@ def _official_report(name: str, mode: ReferenceEvaluator, scored: list[_Scored],
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """A sample that can be measured."""
-
-    target: Target
-    score: SampleScore
-    answered: bool
-    overlaps: Overlaps | None
-    """Of the reference evaluator; None without one, and where the phrase means nothing."""
-
-
 class _TargetError(Exception):
     """The data set's own mask cannot be used, or the size of its image is not known."""
+
+
+@dataclass
+class _Sample:
+    """A target, and what the lines of its id come to."""
+
+    target: Target
+    says: bytes | None = None
+    """Of its first line; None as long as there is none."""
+    score: SampleScore | None = None
+    """Of its one usable answer."""
+    overlaps: Overlaps = (None, None)
+    """As the reference evaluator has them."""
+    conflicts: bool = False
+    left_out: bool = False
+
+
+_Scored = list[tuple[_Sample, SampleScore]]
+"""All samples that can be measured, with wrong in place of what is missing."""
 
 
 @dataclass
@@ -302,32 +311,24 @@ class _BoxStatistics:
         return f"{count} of {self.boxes} boxes {what}: {advice if many else 'counted as wrong'}"
 
 
-@dataclass
 class _Answers:
     """Takes the lines of a file one by one, in any order; :meth:`finish` gives the scores."""
 
-    targets: Mapping[str, Target]
-    form: BoxForm
-    official: ReferenceEvaluator | None = None
-    counts: Counts = field(default_factory=Counts)
-    problems: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.counts.samples = len(self.targets)
-        self._says: dict[str, bytes] = {}
-        self._scores: dict[str, SampleScore] = {}
-        self._overlaps: dict[str, Overlaps] = {}
-        self._conflicting: set[str] = set()
-        self._left_out: set[str] = set()
+    def __init__(self, targets: Mapping[str, Target], form: BoxForm, official: ReferenceEvaluator | None) -> None:
+        self.counts = Counts(samples=len(targets))
+        self.problems: list[str] = []
+        self.overlaps: list[Overlaps] = []
+        """Of the samples whose phrase means something, for the reference evaluator."""
+        self._samples = {name: _Sample(target) for name, target in targets.items()}
+        self._form, self._official = form, official
         self._has_boxes = self._has_masks = False
         self._boxes = _BoxStatistics()
-        shown = [target for target in self.targets.values() if target.box_xyxy_px is not None]
-        self._judges_masks = not shown or any(target.mask is not None for target in shown)
-        if self.form.units == "normalised":
-            without = [target.id for target in shown if target.hw is None]
-            why = "expected the image, to know its size for a normalised box, got none; put it there; left out"
-            self.problems += [f"sample {one!r}: {why}" for one in without]
-            self._left_out.update(without)
+        shown = [sample for sample in self._samples.values() if sample.target.box_xyxy_px is not None]
+        self._judges_masks = not shown or any(sample.target.mask is not None for sample in shown)
+        for sample in shown:
+            if form.units == "normalised" and sample.target.hw is None:
+                why = "expected the image, to know its size for a normalised box, got none; put it there"
+                self._leave_out(sample, why)
 
     def add(self, line: Line) -> None:
         """Score one line, or note why it cannot be scored."""
@@ -337,81 +338,80 @@ class _Answers:
             self.counts.unreadable += 1
             self.problems.append(f"{where}: {line.error}")
             return
-        target = self.targets.get(line.id)
-        if target is None:
+        sample = self._samples.get(line.id)
+        if sample is None:
             self.counts.unknown += 1
             self.problems.append(f"{where}: expected an id of the data set, got {line.id!r}; not counted")
             return
         if line.error is None:
             self._has_boxes |= line.box is not None
             self._has_masks |= line.mask is not None
-        if line.id in self._says:
-            self._count_double(line, self._says[line.id], where)
-        else:
-            self._says[line.id] = line.says
-            self._score(line, target, where)
+        if sample.says is None:
+            sample.says = line.says
+            self._score(line, sample, where)
+            return
+        self.counts.doubled += 1
+        differs = line.says != sample.says
+        sample.conflicts |= differs
+        why = "and it differs, so the sample counts as wrong" if differs else "saying the same; counted once"
+        self.problems.append(f"{where}: expected one line an id, got {line.id!r} again, {why}")
 
-    def finish(self) -> list[_Scored]:
+    def finish(self) -> _Scored:
         """The scores of all samples that can be measured, in the order of the data set; what is missing is wrong."""
-        scored = []
-        for target in self.targets.values():
-            score = None if target.id in self._conflicting else self._scores.get(target.id)
+        scored: _Scored = []
+        for sample in self._samples.values():
+            if sample.conflicts:
+                sample.score = None
             try:
-                if target.id in self._left_out:
-                    raise _TargetError
-                filled = self._filled(target, score)
+                filled = None if sample.left_out else self._filled(sample)
             except _TargetError as error:
-                self._leave_out(target, error)
+                self._leave_out(sample, error)
+                filled = None
+            self._count(sample, filled)
+            if filled is None:
                 continue
-            self._count(target, score)
-            overlaps = None
-            if self.official is not None and target.box_xyxy_px is not None:
-                overlaps = self._overlaps_of(target, filled, score is not None)
-            scored.append(_Scored(target=target, score=filled, answered=score is not None, overlaps=overlaps))
+            scored.append((sample, filled))
+            if self._official is not None and sample.target.box_xyxy_px is not None:
+                box, mask = sample.overlaps if sample.score is not None else (None, None)
+                box = 0.0 if box is None and filled.box_iou is not None else box
+                mask = 0.0 if mask is None and filled.mask_iou is not None else mask
+                self.overlaps.append((box, mask))
         return scored
 
     def hints(self) -> list[str]:
         """Signs that the file was read otherwise than it was meant."""
-        hints = self._boxes.hints(self.form)
+        hints = self._boxes.hints(self._form)
         if self._has_masks and not self._judges_masks:
             hints.append("the data set has no masks, so those of the answers were compared with nothing")
         return hints
 
-    def _count_double(self, line: Line, first: bytes, where: str) -> None:
-        self.counts.doubled += 1
-        differs = line.says != first
-        if differs:
-            self._conflicting.add(line.id or "")
-        why = "and it differs, so the sample counts as wrong" if differs else "saying the same; counted once"
-        self.problems.append(f"{where}: expected one line an id, got {line.id!r} again, {why}")
+    def _leave_out(self, sample: _Sample, why: object) -> None:
+        if not sample.left_out:
+            sample.left_out = True
+            self.problems.append(f"sample {sample.target.id!r}: {why}; left out")
 
-    def _score(self, line: Line, target: Target, where: str) -> None:
+    def _score(self, line: Line, sample: _Sample, where: str) -> None:
         try:
             if line.error is not None:
                 raise ValueError(line.error)
-            self._scores[target.id] = self._compare(line, target)
+            if not sample.left_out:
+                self._compare(line, sample)
         except _TargetError as error:
-            if target.id not in self._left_out:
-                self._left_out.add(target.id)
-                self.problems.append(f"sample {target.id!r}: {error}; left out")
+            self._leave_out(sample, error)
         except (ValueError, OSError) as error:
-            self.problems.append(f"{where}, id {target.id!r}: {error}; counted as wrong")
+            self.problems.append(f"{where}, id {sample.target.id!r}: {error}; counted as wrong")
 
-    def _compare(self, line: Line, target: Target) -> SampleScore:
-        if target.id in self._left_out:
-            raise _TargetError
-        box = None
+    def _compare(self, line: Line, sample: _Sample) -> None:
+        target, box = sample.target, None
         if line.box is not None:
-            box = self.form.to_pixels(line.box, target.hw)
+            box = self._form.to_pixels(line.box, target.hw)
             self._boxes.add(line.box, box, target.hw)
         wanted, given = self._masks(line, target)
         judged = given if target.box_xyxy_px is not None or self._judges_masks else None
-        score = score_sample(
-            target_box=target.box_xyxy_px, target_mask=wanted, box=box, mask=judged, found=line.found
-        )  # fmt: skip
-        if self.official is not None and target.box_xyxy_px is not None:
-            self._overlaps[target.id] = self.official.overlaps(_pair(target, box, wanted, given))
-        return score
+        score = score_sample(target_box=target.box_xyxy_px, target_mask=wanted, box=box, mask=judged, found=line.found)
+        if self._official is not None and target.box_xyxy_px is not None:
+            sample.overlaps = self._official.overlaps(_pair(target, box, wanted, given))
+        sample.score = score
 
     def _masks(self, line: Line, target: Target) -> tuple[MaskPixels | None, MaskPixels | None]:
         """The wanted mask and the given one, which is checked even where there is nothing to compare it with."""
@@ -422,13 +422,13 @@ class _Answers:
         can_be_checked = target.hw is not None or isinstance(line.mask, Mapping)
         return wanted, MaskPixels(line.mask, target.hw) if needed or can_be_checked else None
 
-    def _filled(self, target: Target, score: SampleScore | None) -> SampleScore:
+    def _filled(self, sample: _Sample) -> SampleScore:
         """The score with wrong in place of all that the file as a whole gives, but not here."""
+        target, score = sample.target, sample.score
         if target.box_xyxy_px is None:
-            shown = 0 if self._has_masks and self._judges_masks else None
-            if score is None:
-                return SampleScore(no_target_right=False, shown_px=shown)
-            return score if score.shown_px is not None else replace(score, shown_px=shown)
+            score = score or SampleScore(no_target_right=False)
+            shows_masks = self._has_masks and self._judges_masks and score.shown_px is None
+            return replace(score, shown_px=0) if shows_masks else score
         score = score or SampleScore(found=False)
         if self._has_boxes and score.box_iou is None:
             score = replace(score, box_iou=0.0)
@@ -437,32 +437,22 @@ class _Answers:
             score = replace(score, mask_intersection_px=0, mask_union_px=area, target_px=area)
         return score
 
-    def _count(self, target: Target, score: SampleScore | None) -> None:
-        if score is not None:
-            self.counts.answered += 1
-            if target.box_xyxy_px is not None:
-                self.counts.without_box += self._has_boxes and score.box_iou is None
-                self.counts.without_mask += self._has_masks and target.mask is not None and score.mask_iou is None
-        elif target.id in self._conflicting:
-            self.counts.conflicting += 1
-        elif target.id in self._says:
-            self.counts.unusable += 1
+    def _count(self, sample: _Sample, filled: SampleScore | None) -> None:
+        counts, score = self.counts, sample.score
+        if filled is None:
+            counts.left_out += 1
+            counts.for_left_out += sample.says is not None
+        elif score is not None:
+            counts.answered += 1
+            counts.without_box += score.box_iou is None and filled.box_iou is not None
+            counts.without_mask += score.mask_iou is None and filled.mask_iou is not None
+        elif sample.conflicts:
+            counts.conflicting += 1
+        elif sample.says is not None:
+            counts.unusable += 1
         else:
-            self.counts.missing += 1
-            self.problems.append(f"sample {target.id!r}: expected a line, got none; counted as wrong")
-
-    def _leave_out(self, target: Target, error: _TargetError) -> None:
-        self.counts.left_out += 1
-        self.counts.for_left_out += target.id in self._says
-        if target.id not in self._left_out:
-            self.problems.append(f"sample {target.id!r}: {error}; left out")
-
-    def _overlaps_of(self, target: Target, filled: SampleScore, answered: bool) -> Overlaps:
-        box, mask = self._overlaps.get(target.id, (None, None)) if answered else (None, None)
-        return (
-            0.0 if box is None and filled.box_iou is not None else box,
-            0.0 if mask is None and filled.mask_iou is not None else mask,
-        )
+            counts.missing += 1
+            self.problems.append(f"sample {sample.target.id!r}: expected a line, got none; counted as wrong")
 
 
 def _wanted(target: Target) -> MaskPixels:

@@ -10,7 +10,7 @@ from deixis.evaluate.suppressions import PAPER_NAMES, RawAnswer, compare_suppres
 from deixis.evaluate.targets import clip_to_image
 from deixis.geometry.images import Letterbox
 from deixis.geometry.masks import read_mask
-from deixis.grounder import Grounder, ImageByImage, Scene, runs_of_one_image
+from deixis.grounder import EncodedImage, Grounder, ImageByImage, runs_of_one_image
 from deixis.models.base import Answer
 from deixis.structures import Sample
 
@@ -119,10 +119,10 @@ def format_mcn_table_1(table: MeasuredTable, where: str) -> str:
     return f"{ours}\nThe paper's, RefCOCO val:\n\n{printed}\n\n{_directions(table.tallies)}"
 
 
-def _rows(scene: Scene, phrases: Sequence[str]) -> list[tuple[Letterbox, Answer, int]]:
+def _rows(encoded: EncodedImage, phrases: Sequence[str]) -> list[tuple[Letterbox, Answer, int]]:
     """The answer to all phrases, once for each of them with its row."""
-    answer = scene.answer(phrases)
-    return [(scene.frame, answer, row) for row in range(len(phrases))]
+    answer = encoded.answer(phrases)
+    return [(encoded.frame, answer, row) for row in range(len(phrases))]
 
 
 def _raw_answer(sample: Sample, given: tuple[Letterbox, Answer, int] | ValueError | OSError) -> RawAnswer:

@@ -1,7 +1,7 @@
-"""What other evaluators would have said: their deviations from the definitions, reproduced on purpose.
+"""Reference evaluators: how the papers' own code deviates from the definitions, reproduced on purpose.
 
-Published tables come out of evaluators that differ. Each mode here repeats one of them on the same answers, so that
-the effect of its ways can be read off beside the exact figure. None of them is what a table should report.
+Published tables come from evaluators that differ. Each of these repeats one of them on the same answers, so that the
+effect of its ways stands beside the exact figure. None of them is what a table should report.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Pair:
     """A target and an answer; None for what the data or the model lacks."""
 
     hw: tuple[int, int] | None
-    """(height, width) of the image; None where nobody knows, which some modes cannot work without."""
+    """(height, width) of the image; None where it is unknown; some evaluators need it."""
     target_box: BoxXyxy | None = None
     box: BoxXyxy | None = None
     target_mask: NDArray[np.bool_] | None = None

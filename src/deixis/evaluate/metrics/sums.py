@@ -93,7 +93,7 @@ class MaskPixels:
 
         Args:
             mask: pixels [H, W], run lengths, polygons or an image file.
-            hw: (height, width) that it must have; None where nobody knows.
+            hw: (height, width) that it must have; None where it is unknown.
 
         Raises:
             FileNotFoundError: the image file is not there.

@@ -130,8 +130,8 @@ def notes_on(prediction: Prediction, found_score: float = FOUND_SCORE) -> list[s
         ("box IoU", prediction.iou), ("mask IoU", prediction.mask_iou),
         ("score", prediction.score), ("agreement", prediction.agreement),
     )  # fmt: skip
-    told = ", ".join(f"{name} {value:.2f}" for name, value in known if value is not None)
-    return [f"{told}, {verdict_on(prediction, found_score)}"]
+    figures = ", ".join(f"{name} {value:.2f}" for name, value in known if value is not None)
+    return [f"{figures}, {verdict_on(prediction, found_score)}"]
 
 
 def _attention(source: ImageSource, phrase: str, grounder: Any) -> list[tuple[str, Image.Image]]:  # noqa: ANN401

@@ -19,7 +19,7 @@ _CARDS = (
     ("mask mIoU", "res.miou"),
     ("oIoU", "res.oiou"),
     ("inconsistent", "ie"),
-    ("nothing there, told so", "no_target_accuracy"),
+    ("nothing there, and said so", "no_target_accuracy"),
 )
 _SHOWN_PROBLEMS = 50
 _FALSE_ALARMS = "False alarms"
@@ -44,7 +44,7 @@ def write_html(
         result: the figures.
         path: the file.
         log: has the masks of all predictions.
-        samples: the data set, for the pictures.
+        samples: the data set, for the images.
         grounder: the model, for where it looked.
 
     Raises:
@@ -84,7 +84,7 @@ def _cards(result: Result) -> str:
             values.append((name, percent(value), note))
     rate = result.found.get("false_alarm_rate")
     if rate is not None:
-        values.append(("false alarms", percent(rate), f"of {result.found['n_absent']} absent things"))
+        values.append(("false alarms", percent(rate), f"of {result.found['n_absent']} absent phrases"))
     return html_page.cards(values)
 
 
