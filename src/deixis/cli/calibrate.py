@@ -17,13 +17,15 @@ def calibrate(
         list[str], typer.Argument(metavar="DATASET[:SPLIT]...", help="Validation data, never tested on.")
     ],
     root: Annotated[Path | None, typer.Option(help="The folder of the data sets' files.")] = None,
-    limit: Annotated[int, typer.Option(min=10, help="At most so many samples of each data set.")] = 400,
-    absent: Annotated[float, typer.Option(min=0, max=1, help="Share of images also asked for what they lack.")] = 0.5,
+    limit: Annotated[int, typer.Option(min=10, help="The largest number of samples of each data set.")] = 400,
+    absent: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of samples whose image is also asked for something it lacks.")
+    ] = 0.5,
     keep_weights: Annotated[
-        bool, typer.Option("--keep-weights", help="Fit temperature and thresholds alone; for little data.")
+        bool, typer.Option("--keep-weights", help="Fit only temperature and thresholds; for little data.")
     ] = False,
 ) -> None:
-    """Fit score and the threshold of "found" on validation data, and store them in CHECKPOINT's config.json."""
+    """Fit the score and the thresholds of "found" on validation data, and store them in CHECKPOINT's config.json."""
     from deixis.data import open_dataset, parse_dataset_spec
     from deixis.grounder import load
     from deixis.progress import progress_over

@@ -40,17 +40,21 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="The folder of the data set's files.")] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Write predictions.jsonl as it comes, metrics.json, metrics.md and report.html here."),
+        typer.Option(
+            help="A folder for predictions.jsonl, written as answers come, metrics.json, metrics.md and report.html."
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The largest number of samples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     precision: Annotated[Precision, typer.Option(help="The number format of the computation.")] = Precision.auto,
     suppression: Annotated[
         Suppression | None, typer.Option(help="How the box corrects the mask.  [default: the model's own]")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, max=256, help="How many share the work; same figures.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="How many processes share the work; the figures stay the same.")
+    ] = 1,
     resume: Annotated[
-        bool, typer.Option(help="Go on where the same evaluation was cut off, if it was, in the report's folder.")
+        bool, typer.Option(help="Go on where the same evaluation was cut off in the report's folder.")
     ] = True,
 ) -> None:
     """Measure MODEL on every phrase of DATASET, beside baselines that know nothing of the phrase.

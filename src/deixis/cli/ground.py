@@ -18,7 +18,7 @@ from deixis.cli.running import check_writable
 if TYPE_CHECKING:
     from deixis.grounder import EncodedImage, Grounding
 
-_WIDTH_IN_FILES = 110  # characters, where no terminal says how wide a table may be
+_WIDTH_IN_FILES = 110  # characters a line of a table that goes to a file or a pipe
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -40,14 +40,16 @@ def ground(
         str, typer.Option("--model", help="A bundled name, a checkpoint folder, or hf-hub:org/repo.")
     ] = DEFAULT_MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per phrase, one a line.")] = False,
-    overlay: Annotated[Path | None, typer.Option(help="Write a picture of all phrases: box, mask, words.")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Write the image with the box, mask and words of all phrases.")
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Write the mask as a PNG of 0 and 255; several phrases give F-1.png, F-2.png...")
     ] = None,
     attention: Annotated[
         Path | None,
         typer.Option(
-            help="Write a picture of where box and mask look, and of a smcim model which words it heeds; several "
+            help="Write an image of where box and mask look and, of a smcim model, which words reach them; several "
             "phrases give F-1.png, F-2.png..."
         ),
     ] = None,
@@ -57,8 +59,12 @@ def ground(
     batch: Annotated[
         Path | None, typer.Option(help='Read JSONL lines {"image", "phrase", "id"} instead of IMAGE and PHRASE.')
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="With --batch: the JSONL file of results, one line a line.")] = None,
-    overlays: Annotated[Path | None, typer.Option(help="With --batch: a folder for one picture a line.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --batch: the JSONL file of results, a line for each line.")
+    ] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="With --batch: a folder for an image of each line's result.")
+    ] = None,
 ) -> None:
     """Point at what each PHRASE means in IMAGE.
 
@@ -85,13 +91,13 @@ def ground(
             typer.echo(json.dumps(one.to_json(image), allow_nan=False))
     else:
         _print_table(found)
-    _write_pictures(found, overlay=overlay, mask=mask)
+    _write_images(found, overlay=overlay, mask=mask)
     if attention is not None:
         _write_attention(encoded, found, attention)
 
 
 def _check_outputs(image: str, *, overlay: Path | None, mask: Path | None, attention: Path | None, count: int) -> None:
-    """Refuse pictures that cannot be written, or of which one would overwrite another."""
+    """Refuse images that cannot be written, or of which one would overwrite another."""
     owners: dict[str, str] = {}
     for option, path in (("--overlay", overlay), ("--mask", mask), ("--attention", attention)):
         if path is None:
@@ -108,7 +114,7 @@ def _check_outputs(image: str, *, overlay: Path | None, mask: Path | None, atten
 
 
 def _check_branches(encoded: EncodedImage, answer: Grounding, *, mask: Path | None, attention: Path | None) -> None:
-    """Refuse pictures of what the model does not give, before anything is printed or written."""
+    """Refuse images of what the model does not give, before anything is printed or written."""
     if mask is not None and answer.mask is None:
         raise ValueError(f"expected a model that gives masks for --mask, got {answer.model!r}; use another model")
     if attention is not None and not encoded.attention(answer.phrase):
@@ -119,7 +125,7 @@ def _check_branches(encoded: EncodedImage, answer: Grounding, *, mask: Path | No
 
 
 def _look(image: str, *, model: str, precision: str) -> EncodedImage:
-    """Encode the image; a file that is none is refused before the model is loaded."""
+    """Encode the image; a file that is not an image is refused before the model is loaded."""
     from deixis.geometry.images import read_image
 
     pixels = read_image(image)
@@ -143,7 +149,7 @@ def _print_table(found: Sequence[Grounding]) -> None:
     Console(width=None if on_terminal else _WIDTH_IN_FILES).print(table)
 
 
-def _write_pictures(found: Sequence[Grounding], *, overlay: Path | None, mask: Path | None) -> None:
+def _write_images(found: Sequence[Grounding], *, overlay: Path | None, mask: Path | None) -> None:
     if overlay is not None:
         from deixis import draw
 
@@ -163,8 +169,8 @@ def _write_attention(encoded: EncodedImage, found: Sequence[Grounding], path: Pa
 
     for index, one in enumerate(found, start=1):
         words = words_reaching_cls(encoded, one.phrase)
-        picture = draw_attention(encoded.image, encoded.attention(one.phrase), one.phrase, words=words)
-        picture.save(_numbered(path, index, len(found)))
+        drawn = draw_attention(encoded.image, encoded.attention(one.phrase), one.phrase, words=words)
+        drawn.save(_numbered(path, index, len(found)))
 
 
 def _numbered(path: Path, index: int, count: int) -> Path:

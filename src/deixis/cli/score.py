@@ -28,7 +28,7 @@ class Units(StrEnum):
 
 
 class OfficialMode(StrEnum):
-    """Whose evaluator to imitate: `deixis.evaluate.metrics.reference.REFERENCE_EVALUATORS`."""
+    """Whose evaluator to reproduce: `deixis.evaluate.metrics.reference.REFERENCE_EVALUATORS`."""
 
     mcn = "mcn"
     transvg = "transvg"
@@ -44,10 +44,10 @@ def score(
     root: Annotated[Path | None, typer.Option(help="The folder of the data set's files.")] = None,
     box_format: Annotated[BoxFormat, typer.Option(help="What the four numbers of a box are.")] = BoxFormat.xyxy,
     units: Annotated[Units, typer.Option(help="Pixels of the original image, or fractions of it.")] = Units.pixel,
-    official: Annotated[OfficialMode | None, typer.Option(help="Show too what this evaluator would have said.")] = None,
+    official: Annotated[OfficialMode | None, typer.Option(help="Also show what this paper's evaluator gives.")] = None,
     bootstrap: Annotated[int, typer.Option(min=0, max=100_000, help="Draws for the intervals; 0 for none.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write that object, and every problem, into this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write that object and every problem to this file.")] = None,
 ) -> None:
     """Measure answers that any model gave to DATASET: {"id", "box": [...] or null, "mask"?, "found"?} a line."""
     from deixis.data import parse_dataset_spec

@@ -148,5 +148,5 @@ def _problems(problems: Sequence[str]) -> list[str]:
         return []
     rows = [["left out"], *([problem] for problem in problems[:_SHOWN_PROBLEMS])]
     more = len(problems) - _SHOWN_PROBLEMS
-    told = [html_page.paragraph(f"and {more} more, see metrics.json")] if more > 0 else []
-    return [html_page.heading("Left out"), html_page.table(rows), *told]
+    rest = [html_page.paragraph(f"and {more} more, see metrics.json")] if more > 0 else []
+    return [html_page.heading("Left out"), html_page.table(rows), *rest]
