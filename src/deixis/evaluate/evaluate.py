@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from deixis.config import SUPPRESSIONS
 from deixis.evaluate.baselines import Case
-from deixis.evaluate.metrics.slices import length_bounds
 from deixis.evaluate.predict import AbsentPhrases, GrounderLike, Part, Predictor, Problem
 from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.processes import Ranks, Task, parts_by_processes, torchrun_ranks
@@ -65,7 +64,7 @@ def evaluate(
     predictor = Predictor(
         grounder=grounder,
         dataset=dataset,
-        length_bounds=length_bounds(name),
+        name=name,
         absent=AbsentPhrases(dataset) if absent else None,
         cases=baselines,
         keep_masks=log is not None,

@@ -14,7 +14,7 @@ import numpy as np
 
 from deixis.evaluate.baselines import Case
 from deixis.evaluate.metrics import score_sample
-from deixis.evaluate.metrics.slices import SLICES
+from deixis.evaluate.metrics.slices import SLICES, length_bounds
 from deixis.evaluate.metrics.sums import MaskPixels
 from deixis.evaluate.predictions import Absent, Prediction
 from deixis.evaluate.targets import Target, clip_to_image
@@ -106,8 +106,8 @@ class Predictor:
 
     grounder: GrounderLike
     dataset: Sequence[Sample]
-    length_bounds: tuple[int, int, int]
-    """Of `deixis.evaluate.metrics.slices.length_bounds`."""
+    name: str = ""
+    """Of the data set, for the groups by length."""
     absent: AbsentChoice | None = None
     cases: bool = True
     """Whether to collect what the baselines need."""
@@ -125,19 +125,12 @@ class Predictor:
         """
         problems: list[Problem] = []
         asking = ImageByImage(self.grounder.look)
-        for run in runs_of_one_image(self._read(indices, problems), lambda one: one[1].image_id):
+        for run in runs_of_one_image(readable(self.dataset, indices, problems), lambda one: one[1].image_id):
             part = self._known(run, known or {}) or self._ask(run, asking)
             part.problems = [*problems, *part.problems]
             problems.clear()
             yield part
         yield Part(problems=problems)
-
-    def _read(self, indices: Iterable[int], problems: list[Problem]) -> Iterator[tuple[int, Sample]]:
-        for index in indices:
-            try:
-                yield index, self.dataset[index]
-            except (ValueError, OSError) as error:
-                problems.append((index, f"sample number {index}: {error}"))
 
     def _known(self, run: Run, known: Mapping[int, Prediction]) -> Part | None:
         part = Part()
@@ -172,7 +165,7 @@ class Predictor:
         """The prediction of an answer as `GrounderLike` gives it; raises the answer where it is an error."""
         if isinstance(answer, Exception):
             raise answer
-        target = Target.of(sample, answer.hw, self.length_bounds)
+        target = Target.of(sample, answer.hw, length_bounds(self.name))
         score = score_sample(
             target_box=target.box_xyxy_px,
             target_mask=None if target.mask is None else MaskPixels(target.mask, answer.hw),
@@ -209,6 +202,19 @@ class Predictor:
     def _add_case(self, part: Part, sample: Sample, prediction: Prediction) -> None:
         case = Case.of(replace(sample, box_xyxy_px=prediction.target_box), prediction.hw) if self.cases else None
         part.cases += [] if case is None else [case]
+
+
+def readable(
+    dataset: Sequence[Sample], indices: Iterable[int], problems: list[Problem]
+) -> Iterator[tuple[int, Sample]]:
+    """Yield the samples with their indices; ``problems`` gets those that cannot be read."""
+    for index in indices:
+        try:
+            sample = dataset[index]
+        except (ValueError, OSError) as error:
+            problems.append((index, f"sample number {index}: {error}"))
+            continue
+        yield index, sample
 
 
 def _ground_all(scene: Any, phrases: Sequence[str]) -> Sequence[Any]:  # noqa: ANN401  of a GrounderLike

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deixis.evaluate.metrics.slices import length_bounds
 from deixis.evaluate.predict import AbsentPhrases, Part, Predictor
 from deixis.evaluate.predictions import Prediction
 from deixis.structures import Sample
@@ -71,7 +70,7 @@ class Task:
         return Predictor(
             grounder=grounder,
             dataset=samples,
-            length_bounds=length_bounds(self.dataset),
+            name=self.dataset,
             absent=AbsentPhrases(samples) if self.absent else None,
             cases=self.baselines,
             keep_masks=self.keep_masks,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from deixis.evaluate.metrics import Tally
+from deixis.evaluate.predict import Problem, readable
 from deixis.evaluate.suppressions import PAPER_NAMES, RawAnswer, compare_suppressions, suppression_table
 from deixis.evaluate.targets import clip_to_image
 from deixis.geometry.images import Letterbox
@@ -79,8 +80,10 @@ def raw_answers(
     """
     indices = range(len(dataset))
     asking = ImageByImage(grounder.look)
-    samples = _with_box_and_mask(dataset, progress(indices) if progress else indices, problems)
-    for run in runs_of_one_image(samples, lambda sample: sample.image_id):
+    unreadable: list[Problem] = []
+    read = readable(dataset, progress(indices) if progress else indices, unreadable)
+    both = (sample for _, sample in read if sample.box_xyxy_px is not None and sample.mask is not None)
+    for run in runs_of_one_image(both, lambda sample: sample.image_id):
         answers = asking.answers(run[0].image, [sample.phrase for sample in run], _rows, key=run[0].image_id)
         for sample, row in zip(run, answers, strict=True):
             if not isinstance(row, Exception) and (row[1].boxes is None or row[1].mask_probability is None):
@@ -93,17 +96,7 @@ def raw_answers(
                 problems.append(f"sample {sample.id!r}: {error}")
                 continue
             yield raw
-
-
-def _with_box_and_mask(dataset: Sequence[Sample], indices: Iterable[int], problems: list[str]) -> Iterator[Sample]:
-    for index in indices:
-        try:
-            sample = dataset[index]
-        except (ValueError, OSError) as error:
-            problems.append(f"sample number {index}: {error}")
-            continue
-        if sample.box_xyxy_px is not None and sample.mask is not None:
-            yield sample
+    problems += [problem for _, problem in unreadable]
 
 
 def format_mcn_table_1(table: MeasuredTable, where: str) -> str:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from deixis.evaluate.calibration import BoolArray, FloatArray, calibration_error, found_rates
 from deixis.evaluate.metrics import RIGHT
-from deixis.evaluate.metrics.slices import length_bounds
 from deixis.evaluate.predict import Predictor
 from deixis.grounder import Grounder
 from deixis.language.synonyms import is_surely_absent
@@ -85,7 +84,6 @@ def gather_evidence(
     predictor = Predictor(
         grounder=grounder,
         dataset=samples,
-        length_bounds=length_bounds(""),
         absent=_DrawnPhrases(samples, absent_share, seed),
         cases=False,
     )
