@@ -12,7 +12,7 @@ import numpy as np
 from deixis.evaluate.calibration import is_right
 from deixis.evaluate.evaluate import evaluate_command_result
 from deixis.evaluate.metrics.bootstrap import REPLICATES, Interval, paired_difference
-from deixis.evaluate.metrics.slices import SLICES, parts_of
+from deixis.evaluate.metrics.slices import SLICES, rows_by_part
 from deixis.evaluate.metrics.sums import RATIOS
 from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.processes import Task
@@ -196,12 +196,9 @@ def _slices(pairs: Sequence[Pair], metric: str, replicates: int) -> dict[str, di
     """By part of the data, from many samples to few."""
     found: dict[str, dict[str, Difference]] = {}
     for name in SLICES:
-        parts: dict[str, list[Pair]] = {}
-        for pair in pairs:
-            for part in parts_of(name, pair[0].labels.get(name)):
-                parts.setdefault(part, []).append(pair)
+        parts = rows_by_part(name, [one.labels.get(name) for one, _ in pairs])
         for part, own in sorted(parts.items(), key=lambda item: (-len(item[1]), item[0])):
-            one = _difference(own, metric, replicates)
+            one = _difference([pairs[row] for row in own], metric, replicates)
             if one is not None:
                 found.setdefault(name, {})[part] = one
     return found

@@ -52,14 +52,15 @@ class _DrawnPhrases:
 
     def __init__(self, samples: Sequence[Sample], share: float, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self._others = [(samples[int(rng.integers(len(samples)))], rng.random() < share) for _ in samples]
+        self._drawn: list[tuple[str, str] | None] = []
+        for _ in range(len(samples)):
+            other = samples[int(rng.integers(len(samples)))]
+            self._drawn.append((other.phrase, other.category or "") if rng.random() < share else None)
 
     def pick(self, index: int, sample: Sample) -> str | None:
         """The phrase that was drawn for the sample; None where there is none, or it may mean something."""
-        other, is_wanted = self._others[index]
-        present = {instance.category for instance in sample.instances}
-        absent = is_wanted and present and is_surely_absent(other.phrase, other.category or "", present)
-        return other.phrase if absent else None
+        drawn, present = self._drawn[index], {instance.category for instance in sample.instances}
+        return drawn[0] if drawn and present and is_surely_absent(*drawn, present) else None
 
 
 def gather_evidence(

@@ -87,6 +87,15 @@ def parts_of(name: str, label: str | None) -> Sequence[str]:
     return label.split(_BETWEEN) if name in _SEVERAL else [label]
 
 
+def rows_by_part(name: str, labels: Sequence[str | None]) -> dict[str, list[int]]:
+    """The rows of each part of a slice, where ``labels`` has one a row."""
+    members: dict[str, list[int]] = {}
+    for row, label in enumerate(labels):
+        for part in parts_of(name, label):
+            members.setdefault(part, []).append(row)
+    return members
+
+
 def report_slices(
     table: ScoreTable,
     labels: Sequence[tuple[str | None, ...]],
@@ -109,10 +118,7 @@ def report_slices(
     """
     report: dict[str, dict[str, dict[str, Any]]] = {}
     for place, name in enumerate(SLICES):
-        members: dict[str, list[int]] = {}
-        for row, label in enumerate(labels):
-            for part in parts_of(name, label[place]):
-                members.setdefault(part, []).append(row)
+        members = rows_by_part(name, [label[place] for label in labels])
         for part, own in sorted(members.items(), key=lambda pair: _rank(name, pair[0], len(pair[1]))):
             rows = np.zeros(len(labels), np.bool_)
             rows[own] = True
