@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from deixis.cli.finetune import measure
 from PIL import Image
 
-from deixis.cli.finetune import measure
 from deixis.data import open_dataset
 from deixis.data.formats.jsonl import write_jsonl
 from deixis.data.scenes import samples_of, seed_scene, vocabulary

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from deixis.cli import app
 from deixis.config import preset
 from deixis.geometry.images import Letterbox, read_image
-from deixis.grounder import Scene, load
+from deixis.grounder import EncodedImage, load
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import WordTokenizer
 from deixis.models.base import energy_map
@@ -172,7 +172,7 @@ class OneSpot:
 def test_scene_attention_when_one_cell_is_hot_then_the_peak_stands_there_in_the_image(tokenizer, hw, row, column):
     spot = OneSpot(tokenizer, row, column)
     frame = Letterbox.fit(hw, 256)
-    scene = Scene(spot, np.zeros((*hw, 3), dtype=np.uint8), frame, spot, 0.0)
+    scene = EncodedImage(spot, np.zeros((*hw, 3), dtype=np.uint8), frame, spot, 0.0)
     maps = scene.attention("left dog")
     assert {name: (one.shape, one.dtype) for name, one in maps.items()} == dict.fromkeys(
         ("box", "mask"), (hw, np.float32)
@@ -197,14 +197,14 @@ def test_scene_attention_when_one_cell_is_hot_then_the_peak_stands_there_in_the_
 
 def test_scene_attention_when_all_lies_on_the_padding_then_zeros(tokenizer):
     spot = OneSpot(tokenizer, 0, 0)
-    scene = Scene(spot, np.zeros((50, 200, 3), dtype=np.uint8), Letterbox.fit((50, 200), 256), spot, 0.0)
+    scene = EncodedImage(spot, np.zeros((50, 200, 3), dtype=np.uint8), Letterbox.fit((50, 200), 256), spot, 0.0)
     assert (scene.attention("dog")["box"] == 0).all()
 
 
 @pytest.mark.parametrize("phrase", ["", "  ", "x" * 1001], ids=["empty", "blank", "long"])
 def test_scene_attention_when_phrase_cannot_be_used_then_refused(tokenizer, phrase):
     spot = OneSpot(tokenizer, 0, 0)
-    scene = Scene(spot, np.zeros((8, 8, 3), dtype=np.uint8), Letterbox.fit((8, 8), 256), spot, 0.0)
+    scene = EncodedImage(spot, np.zeros((8, 8, 3), dtype=np.uint8), Letterbox.fit((8, 8), 256), spot, 0.0)
     with pytest.raises(ValueError, match="expected a phrase"):
         scene.attention(phrase)
 

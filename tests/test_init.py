@@ -8,10 +8,11 @@ from deixis import grounder
 
 
 def test_classes_when_asked_of_the_package_then_those_of_the_grounder():
-    for name in ("Grounder", "Grounding", "Scene"):
+    for name in ("EncodedImage", "Grounder", "Grounding"):
         assert getattr(deixis, name) is getattr(grounder, name)
         assert name in deixis.__all__
         assert name in dir(deixis)
+    assert deixis.Scene is deixis.EncodedImage  # its earlier name
 
 
 def test_draw_when_groundings_come_from_a_file_then_they_are_drawn_over_it(tmp_path):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from deixis.cli.ground import _print_table
-from deixis.evaluate.prediction_log import Prediction
+from deixis.evaluate.predictions import Prediction
 from deixis.evaluate.report.gallery import notes_on
 from deixis.verdict import FOUND_SCORE, VERDICTS, score_in_words, verdict_of
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from deixis.data import open_dataset as open_dataset
     from deixis.geometry.images import ImageSource
-    from deixis.grounder import Grounder, Grounding, Scene
+    from deixis.grounder import EncodedImage, Grounder, Grounding
     from deixis.grounder import load as load
 
     __version__: str
@@ -28,9 +28,9 @@ DEFAULT_MODEL = "deixis-tiny"
 
 __all__ = [
     "DEFAULT_MODEL",
+    "EncodedImage",
     "Grounder",
     "Grounding",
-    "Scene",
     "__version__",
     "create_model",
     "draw",
@@ -43,9 +43,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EncodedImage": "deixis.grounder",
     "Grounder": "deixis.grounder",
     "Grounding": "deixis.grounder",
-    "Scene": "deixis.grounder",
+    "Scene": "deixis.grounder",  # its earlier name, which goes with the next release
     "load": "deixis.grounder",
     "open_dataset": "deixis.data",
 }
@@ -73,7 +74,7 @@ def _loaded(model: str) -> Grounder:
     return load(model)
 
 
-def look(image: ImageSource, *, model: str = DEFAULT_MODEL) -> Scene:
+def look(image: ImageSource, *, model: str = DEFAULT_MODEL) -> EncodedImage:
     """Encode an image once, to ground any number of phrases in it.
 
     Args:

@@ -1,14 +1,14 @@
-"""Look at an image once, ground any number of phrases in it."""
+"""Encode an image once, ground any number of phrases in it."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,10 @@ from deixis.verdict import FOUND_SCORE, verdict_of
 
 if TYPE_CHECKING:
     from PIL import Image
+
+T = TypeVar("T")
+AnswerT = TypeVar("AnswerT")
+EncodedT = TypeVar("EncodedT")
 
 MAX_PHRASE_CHARACTERS = 1000
 SMALLEST_CANVAS = 256
@@ -49,14 +53,14 @@ class Grounding:
     found: bool
     """Score and agreement reach the model's recorded thresholds."""
     ms: float
-    """Milliseconds for this phrase; the first one asked of an image also carries reading and encoding it."""
+    """Milliseconds for this phrase; those of an image's first phrase include reading and encoding the image."""
     model: str
     hw: tuple[int, int]
     """Height and width of the original image."""
     image: NDArray[np.uint8] | Path = field(repr=False)
     """Pixels [H, W, 3], or the file they came from where many images are grounded."""
     evidence: tuple[float, ...] = field(default=(), repr=False)
-    """The raw signs that ``score`` is made of; see :class:`deixis.models.base.Answer`."""
+    """The features that ``score`` is made of; see :class:`deixis.models.base.Answer`."""
     found_score: float = field(default=FOUND_SCORE, repr=False)
     """The least score that the model records for ``found``."""
 
@@ -107,7 +111,7 @@ def check_phrase(phrase: str) -> str:
 
 
 @dataclass(eq=False)
-class Scene:
+class EncodedImage:
     """An encoded image that phrases can be asked of; made by :meth:`Grounder.look`."""
 
     grounder: Grounder = field(repr=False)
@@ -115,7 +119,7 @@ class Scene:
     frame: Letterbox
     features: EncodedImages = field(repr=False)
     encode_ms: float
-    """What reading and encoding took; 0 once a phrase has carried it."""
+    """Milliseconds for reading and encoding it; 0 once they are counted in a phrase's."""
 
     def ground(self, phrase: str) -> Grounding:
         """Point at what ``phrase`` means; ValueError if it is empty or too long."""
@@ -136,7 +140,7 @@ class Scene:
 
         Returns:
             ``box`` and ``mask``, float32 [H, W] of the original image: the branch's probabilities, bilinear between
-            the cells of its grid and scaled so that the largest in the picture is 1. What lies on the canvas's
+            the cells of its grid and scaled so that the largest in the image is 1. What lies on the canvas's
             padding is cut off. Empty for a model without such maps (MCN with ``cem="off"``).
 
         Raises:
@@ -148,7 +152,7 @@ class Scene:
         return {name: one / max(one.max(), np.finfo(np.float32).tiny) for name, one in found.items()}
 
     def answer(self, phrases: Sequence[str]) -> Answer:
-        """What the network says on the canvas, one row a phrase, before masks are suppressed and scores calibrated."""
+        """The network's own answer on the canvas, a row a phrase, before masks are suppressed and scores calibrated."""
         with torch.inference_mode():
             return self.grounder.model.answer(*self._inputs(phrases))
 
@@ -157,6 +161,10 @@ class Scene:
         ids, valid = self.grounder.tokenizer.encode([check_phrase(phrase) for phrase in phrases])
         rows = self.features.pick(torch.zeros(len(ids), dtype=torch.long))
         return rows, torch.from_numpy(ids), torch.from_numpy(valid)
+
+
+Scene = EncodedImage
+"""Its earlier name, which goes with the next release."""
 
 
 class Grounder:
@@ -174,7 +182,7 @@ class Grounder:
         self.size = checkpoint.model.config.image_size
         self.suppression = checkpoint.model.suppression
 
-    def look(self, image: ImageSource) -> Scene:
+    def look(self, image: ImageSource) -> EncodedImage:
         """Encode an image once.
 
         Args:
@@ -192,7 +200,7 @@ class Grounder:
         tensor = torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.dtype).div_(255)
         with torch.inference_mode():
             features = self.model.encode_image(tensor.contiguous(memory_format=torch.channels_last), content)
-        return Scene(self, pixels, frame, features, 1000 * (time.perf_counter() - begun))
+        return EncodedImage(self, pixels, frame, features, 1000 * (time.perf_counter() - begun))
 
     def ground(self, image: ImageSource, phrase: str) -> Grounding:
         """Look at ``image`` and point at what ``phrase`` means."""
@@ -202,7 +210,7 @@ class Grounder:
     def ground_many(
         self, pairs: Iterable[tuple[ImageSource, str]], *, progress: bool = False
     ) -> list[Grounding | ValueError | OSError]:
-        """Ground (image, phrase) pairs, read one after the other; neighbours on the same path share one look.
+        """Ground (image, phrase) pairs in order; neighbours on the same path share one encoding and are asked together.
 
         A pair that fails gives its error in its place, so that the others are not lost. Results of paths remember
         the path, not the pixels.
@@ -210,29 +218,25 @@ class Grounder:
         from deixis.progress import progress_over
 
         results: list[Grounding | ValueError | OSError] = []
-        seen: tuple[ImageSource, Scene] | None = None
-        for image, phrase in progress_over(pairs, "grounding", show=progress):
-            try:
-                check_phrase(phrase)
-                if seen is None or not is_same_path(seen[0], image):
-                    seen = (image, self.look(image))
-                found = seen[1].ground(phrase)
-                results.append(replace(found, image=Path(image)) if isinstance(image, str | Path) else found)
-            except (ValueError, OSError) as error:
-                results.append(error)
+        asking = ImageByImage(self.look)
+        for run in runs_of_one_image(progress_over(pairs, "grounding", show=progress), lambda pair: _path_of(pair[0])):
+            image, path = run[0][0], _path_of(run[0][0])
+            for found in asking.answers(image, [phrase for _, phrase in run], EncodedImage.ground_all, key=path):
+                is_grounding = isinstance(found, Grounding)
+                results.append(replace(found, image=path) if is_grounding and path is not None else found)
         return results
 
     def canvas_side(self, hw: tuple[int, ...]) -> int:
         """The side of the canvas for an image (height, width)."""
         return canvas_side(hw, self.size) if self.model.adapts_canvas else self.size
 
-    def _ground(self, scene: Scene, phrases: list[str]) -> list[Grounding]:
+    def _ground(self, encoded: EncodedImage, phrases: list[str]) -> list[Grounding]:
         begun = time.perf_counter()
-        answer = scene.answer(phrases)
-        answers = [self._on_image(scene.frame, answer, row) for row in range(len(phrases))]
+        answer = encoded.answer(phrases)
+        answers = [self._on_image(encoded.frame, answer, row) for row in range(len(phrases))]
         ms = 1000 * (time.perf_counter() - begun) / len(phrases)
         return [
-            Grounding(phrase=phrase, ms=ms, model=self.name, hw=scene.frame.hw, image=scene.image, **answer)
+            Grounding(phrase=phrase, ms=ms, model=self.name, hw=encoded.frame.hw, image=encoded.image, **answer)
             for phrase, answer in zip(phrases, answers, strict=True)
         ]
 
@@ -280,9 +284,84 @@ def canvas_side(hw: tuple[int, ...], largest: int) -> int:
     return min(largest, max(SMALLEST_CANVAS, 32 * math.ceil(max(hw) / 32)))
 
 
-def is_same_path(a: ImageSource, b: ImageSource) -> bool:
-    """Whether both are paths and equal; arrays never are, as a caller may fill the same one anew."""
-    return isinstance(a, str | Path) and isinstance(b, str | Path) and Path(a) == Path(b)
+def runs_of_one_image(items: Iterable[T], key_of: Callable[[T], Hashable]) -> Iterator[list[T]]:
+    """Yield neighbours that are on one image together, at most `PHRASES_AT_ONCE` of them.
+
+    Args:
+        items: read one by one.
+        key_of: names an item's image. An item whose key is None comes alone, before the next one is read.
+    """
+    run: list[T] = []
+    last: Hashable = None
+    for item in items:
+        key = key_of(item)
+        if run and (key != last or len(run) == PHRASES_AT_ONCE):
+            yield run
+            run = []
+        if key is None:
+            yield [item]
+        else:
+            run.append(item)
+        last = key
+    if run:
+        yield run
+
+
+class ImageByImage(Generic[EncodedT]):
+    """Asks one image after another any number of phrases; an image that comes twice in a row is encoded once.
+
+    All that asks many phrases does so here: `Grounder.ground_many`, ``deixis ground --batch``, evaluation, calibration.
+    """
+
+    def __init__(self, look: Callable[[ImageSource], EncodedT], limit: Callable[[EncodedT], int] | None = None) -> None:
+        """Take ``look``, which encodes an image, and how many phrases may be asked together; None: any number."""
+        self._look, self._limit = look, limit
+        self._last: tuple[Hashable, EncodedT] | None = None
+
+    def answers(
+        self,
+        image: ImageSource,
+        phrases: Sequence[str],
+        ask: Callable[[EncodedT, Sequence[str]], Sequence[AnswerT]],
+        *,
+        key: Hashable = None,
+    ) -> Iterator[AnswerT | ValueError | OSError]:
+        """Yield an answer a phrase, or in its place the error: of the image, or of a phrase that is refused.
+
+        Args:
+            image: where to look.
+            phrases: what to ask.
+            ask: answers phrases, one answer each.
+            key: names the image, so that it is not encoded again for the next call; None where its pixels may change.
+        """
+        try:
+            if self._last is None or key is None or self._last[0] != key:
+                self._last = None  # not two encoded images at a time
+                self._last = key, self._look(image)
+            encoded = self._last[1]
+        except (ValueError, OSError) as error:
+            yield from [error] * len(phrases)
+            return
+        at_once = max(1, len(phrases) if self._limit is None else self._limit(encoded))
+        for start in range(0, len(phrases), at_once):
+            yield from _ask_all(encoded, phrases[start : start + at_once], ask)
+
+
+def _ask_all(
+    encoded: EncodedT, phrases: Sequence[str], ask: Callable[[EncodedT, Sequence[str]], Sequence[AnswerT]]
+) -> Sequence[AnswerT | ValueError]:
+    """All at once; where a phrase is refused, one by one, so that the others are not lost."""
+    try:
+        return ask(encoded, phrases)
+    except ValueError as error:
+        if len(phrases) == 1:
+            return [error]
+        return [answer for phrase in phrases for answer in _ask_all(encoded, [phrase], ask)]
+
+
+def _path_of(image: ImageSource) -> Path | None:
+    """The path of a file; None for pixels, as a caller may fill the same array anew."""
+    return Path(image) if isinstance(image, str | Path) else None
 
 
 def keep_inside(box: BoxXyxy, hw: tuple[int, int]) -> BoxXyxy:

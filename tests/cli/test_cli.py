@@ -459,12 +459,12 @@ def test_batch_when_input_is_missing_then_one_sentence(checkpoint, tmp_path):
 def test_batch_when_it_breaks_off_then_the_old_output_stays_and_nothing_is_left(
     checkpoint, photo, tmp_path, monkeypatch
 ):
-    from deixis.grounder import Scene
+    from deixis.grounder import EncodedImage
 
     def interrupt(self, phrases):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Scene, "ground_all", interrupt)
+    monkeypatch.setattr(EncodedImage, "ground_all", interrupt)
     source = write_lines(tmp_path / "in.jsonl", {"image": "photo.png", "phrase": "dog"})
     folder = tmp_path / "results"
     folder.mkdir()

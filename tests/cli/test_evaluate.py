@@ -126,7 +126,7 @@ class InPlace:
 def test_evaluate_when_work_is_shared_out_then_files_are_identical(data, tmp_path, monkeypatch):
     run("any", data, "--report", tmp_path / "one")
     monkeypatch.setattr(processes, "ProcessPoolExecutor", InPlace)
-    monkeypatch.setattr(processes, "_SAMPLES_AT_ONCE", 2)
+    monkeypatch.setattr(processes, "SAMPLES_AT_ONCE", 2)
     monkeypatch.setattr(signal, "signal", lambda *_arguments: None)
     monkeypatch.setattr("torch.set_num_threads", lambda _count: None)
     assert run("any", data, "--report", tmp_path / "two", "--processes", 2).exit_code == 0

@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 
 from deixis.data.formats.jsonl import ReadSamples
-from deixis.evaluate.evaluate import (
-    evaluate,
-    evaluate_command_result,
-    format_table,
-    runs_of_one_image,
-    score_table,
-    write_report,
-)
-from deixis.evaluate.prediction_log import PredictionLog, prediction_of
+from deixis.evaluate.evaluate import evaluate, evaluate_command_result
+from deixis.evaluate.predictions import Prediction, PredictionLog
+from deixis.evaluate.report.tables import format_result, write_report
+from deixis.evaluate.score import score_table
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
 
@@ -90,23 +85,15 @@ def test_evaluate_when_worked_by_hand_then_figures_agree():
 def test_evaluate_when_samples_share_an_image_then_one_look_and_one_batch():
     grounder = FakeGrounder()
     evaluate(grounder, [sample(1), sample(2, "cat"), sample(3, "dog", image_id="b"), sample(4)])
-    assert len(grounder.looks) == 3
+    assert len(grounder.looks) == 3  # the first image comes back after another one
     assert grounder.asked == [["thing", "cat"], ["dog"], ["thing"]]
-
-
-def test_runs_of_one_image_when_neighbours_share_it_then_together_but_at_most_32():
-    problems = []
-    data = [sample(1), sample(2), sample(3, image_id="b"), *(sample(i) for i in range(4, 40))]
-    runs = list(runs_of_one_image(data, range(len(data)), problems))
-    assert [len(run) for run in runs] == [2, 1, 32, 4]
-    assert [one.id for run in runs for one in run] == [str(i) for i in range(1, 40)]
-    assert problems == []
 
 
 def test_evaluate_when_an_image_has_very_many_phrases_then_asked_in_parts():
     grounder = FakeGrounder()
     result = evaluate(grounder, [sample(i) for i in range(70)])
     assert [len(phrases) for phrases in grounder.asked] == [32, 32, 6]
+    assert len(grounder.looks) == 1
     assert len(result.predictions) == 70
 
 
@@ -155,7 +142,7 @@ def test_evaluate_when_phrases_mean_nothing_then_counted_apart():
     assert report["no_target_accuracy"] == 0.5
     assert report["rec"]["acc@0.5"] == 1.0
     assert result.predictions[1].iou is None
-    assert "2 of them mean nothing in the image, 50.0 % of these told so" in format_table(result)
+    assert "2 of them mean nothing in the image, which the model says of 50.0 %" in format_result(result)
 
 
 def test_evaluate_when_instances_are_listed_then_baselines_stand_beside():
@@ -181,7 +168,7 @@ def test_evaluate_when_progress_is_given_then_it_wraps_the_indices():
 
 def test_format_table_when_parts_are_missing_then_dashes_and_not_zeros():
     result = evaluate(FakeGrounder(), [sample(1, mask=None), sample(2, box=SMALL, mask=None)], name="toy")
-    table = format_table(replace(result, model="tiny"))
+    table = format_result(replace(result, model="tiny"))
     lines = table.splitlines()
     assert lines[0] == "toy: 2 samples, figures in percent"
     assert lines[4].split() == ["tiny", "50.0", "50.0", "-", "-", "-", "-", "-", "-"]
@@ -208,9 +195,9 @@ def test_write_report_when_written_then_both_files_are_whole_and_nothing_is_left
         "labels": {
             "length": "1-2", "box size": "small", "image share": ">25 %", "kind": "plain", "words": "no place word",
         },
-        "absent": None,
+        "absent": None, "evidence": [],
     }  # fmt: skip
-    assert score_table([prediction_of(line) for line in lines]).tally() == result.tally
+    assert score_table([Prediction.from_json(line) for line in lines]).tally() == result.tally
     assert lines[1]["iou"] is None
 
 
@@ -240,7 +227,7 @@ def test_evaluate_when_the_model_gives_boxes_only_then_the_masks_part_is_null():
     assert report["no_target_accuracy"] == 1.0
     assert report["baselines"]["best_constant_box"]["res"]["miou"] > 0  # the data has masks all the same
     assert [(p.iou, p.mask_iou) for p in result.predictions] == [(1.0, None), (0.0, None), (None, None)]
-    assert format_table(replace(result, model="tiny")).splitlines()[4].split() == ["tiny", "50.0", "50.0", *["-"] * 6]
+    assert format_result(replace(result, model="tiny")).splitlines()[4].split() == ["tiny", "50.0", "50.0", *["-"] * 6]
 
 
 def test_evaluate_when_the_model_gives_masks_only_then_the_boxes_part_is_null():
@@ -251,7 +238,7 @@ def test_evaluate_when_the_model_gives_masks_only_then_the_boxes_part_is_null():
     assert [(p.box, p.iou, p.mask_iou) for p in result.predictions] == [
         (None, None, 1.0), (None, None, 0.0), (None, None, None)
     ]  # fmt: skip
-    cells = format_table(replace(result, model="tiny")).splitlines()[4].split()
+    cells = format_result(replace(result, model="tiny")).splitlines()[4].split()
     assert cells == ["tiny", "-", "-", "50.0", "45.5", "50.0", "50.0", "50.0", "-"]  # 100 of 220 pixels
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from deixis.evaluate.evaluate import evaluate
-from deixis.evaluate.prediction_log import PredictionLog
+from deixis.evaluate.predictions import PredictionLog
 from deixis.evaluate.report import html_page, html_plots
 from deixis.evaluate.report.gallery import choose_cases
 from deixis.evaluate.report.html_report import write_html

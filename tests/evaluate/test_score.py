@@ -11,8 +11,9 @@ from PIL import Image
 
 from deixis.evaluate.evaluate import evaluate
 from deixis.evaluate.predictions import BoxForm, read_lines
-from deixis.evaluate.score import score_command_result, score_lines, write_score
-from deixis.evaluate.score_table import format_score
+from deixis.evaluate.report.tables import format_result
+from deixis.evaluate.result import write_json
+from deixis.evaluate.score import score_command_result, score_lines
 from deixis.evaluate.targets import read_targets
 from deixis.geometry.masks import decode_rle, encode_rle
 from deixis.structures import Instance, Sample
@@ -88,7 +89,7 @@ def test_score_when_lines_are_missing_then_wrong_in_the_whole_and_told_beside_th
     assert result.counts.missing == 3
     assert len(result.problems) == 3
     assert "'2'" in result.problems[0]
-    assert "answered alone" in format_score(result)
+    assert "answered alone" in format_result(result)
     assert result.report()["res"] is None  # the model gives no masks: lacking, not wrong
 
 
@@ -282,7 +283,7 @@ def test_score_when_official_then_its_value_beside_the_exact_one(score):
     result = score([sample("1", mask=two), sample("2")], [line], official="seqtr")
     figures = result.official["figures"]
     assert figures["res.miou"] == {"official": 0.5, "exact": pytest.approx(0.32)}
-    text = format_score(result)
+    text = format_result(result)
     assert "crowd" in text
     assert "+18.00" in text
     with pytest.raises(ValueError, match="lavt"):
@@ -298,7 +299,7 @@ def test_score_when_kinds_and_rivals_are_known_then_sliced(score):
     assert list(result.slices["length"]) == ["1-2", "4-5"]
     assert result.slices["rivals"]["2"]["n"] == 1
     assert result.slices["words"]["ordinal"]["rec.acc@0.5"] == 0.0
-    assert "rivals 2" in format_score(result)
+    assert "rivals 2" in format_result(result)
 
 
 def test_score_when_nothing_belongs_together_then_value_error_with_examples(score):
@@ -391,7 +392,7 @@ def test_score_when_records_of_the_data_are_left_out_then_counted(score):
     broken = sample("2", box=(100.0, 100.0, 120.0, 120.0), mask=None)
     result = score([sample("1"), broken], [{"id": 1, "box": list(BOX)}])
     assert result.counts.data_problems == 1
-    assert "1 problems of the data set" in format_score(result)
+    assert "1 problems of the data set" in format_result(result)
 
 
 def test_score_command_result_when_run_on_files_then_same_as_in_memory(tmp_path):
@@ -402,7 +403,7 @@ def test_score_command_result_when_run_on_files_then_same_as_in_memory(tmp_path)
     result = score_command_result(predictions, str(tmp_path / "data.jsonl"), split="val")
     assert result.tally.value("rec.mean_iou") == pytest.approx(0.8)
     assert "line 2" in result.problems[0]
-    write_score(result, tmp_path / "score.json")
+    write_json(result.report(), result.problems, tmp_path / "score.json")
     written = json.loads((tmp_path / "score.json").read_text())
     assert written["rec"]["acc@0.75"] == 1.0
     assert len(written["problems"]) == written["n_problems"] == 1

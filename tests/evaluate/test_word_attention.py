@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from deixis.config import preset
 from deixis.evaluate.word_attention import shares_of_words, words_reaching_cls
 from deixis.geometry.images import Letterbox
-from deixis.grounder import Scene
+from deixis.grounder import EncodedImage
 from deixis.language.tokenizers import WordPieceTokenizer
 from deixis.models.encoders.darknet import ThreeScales
 from deixis.models.smcim.model import SmcimModel
@@ -66,7 +66,7 @@ def test_words_reaching_cls_when_a_model_looks_then_its_own_shares(monkeypatch, 
     held.model, held.tokenizer = model, tokenizer
     with torch.inference_mode():
         features = model.encode_image(torch.zeros(1, 3, 64, 64), torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
-    scene = Scene(held, np.zeros((64, 64, 3), np.uint8), Letterbox.fit((64, 64), 64), features, 0.0)
+    scene = EncodedImage(held, np.zeros((64, 64, 3), np.uint8), Letterbox.fit((64, 64), 64), features, 0.0)
     found = words_reaching_cls(scene, "red balls")
     assert [word for word, _ in found] == ["[CLS]", "red", "balls", "[SEP]"]
     ids, valid = (torch.from_numpy(one) for one in tokenizer.encode(["red balls"]))

@@ -15,10 +15,9 @@ from deixis.cli.running import check_writable, sentence, tell
 from deixis.progress import progress_over
 
 if TYPE_CHECKING:
-    from deixis.grounder import Grounder, Grounding, Scene
+    from deixis.grounder import Grounder
 
-_MAX_PHRASES_AT_ONCE = 32  # lines on the same image that are grounded together
-_MAX_MASK_PIXELS = 64_000_000  # in the masks of these lines together, as a mask has the size of its image
+_MAX_MASK_PIXELS = 64_000_000  # in the masks of lines that are asked together, as a mask has the size of its image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,58 +92,26 @@ def _refuse_constant(name: str) -> None:
 
 
 def _answers(lines: IO[bytes], grounder: Grounder, folder: Path, overlays: Path | None) -> Iterator[dict[str, Any]]:
-    """Answer the lines in order; neighbours on the same image share one look at it."""
-    group: list[Request] = []
-    scene: tuple[str, Scene] | None = None
-    for line, raw in enumerate(lines, start=1):
-        request = read_request(raw, line)
-        if group and (request.error or request.image != group[0].image or len(group) >= _MAX_PHRASES_AT_ONCE):
-            scene, rows = _answer_group(group, grounder, scene, folder, overlays)
-            yield from rows
-            group = []
-        if request.error:
-            yield _error_row(request, request.error)
-        else:
-            group.append(request)
-    if group:
-        yield from _answer_group(group, grounder, scene, folder, overlays)[1]
+    """Answer the lines in order; neighbours on the same image are asked together."""
+    from deixis.grounder import EncodedImage, ImageByImage, runs_of_one_image
 
-
-def _answer_group(
-    group: list[Request],
-    grounder: Grounder,
-    last: tuple[str, Scene] | None,
-    folder: Path,
-    overlays: Path | None,
-) -> tuple[tuple[str, Scene] | None, list[dict[str, Any]]]:
-    """Answer lines on one image; return the scene too, as the next lines may be on the same one."""
-    name = group[0].image
-    try:
-        scene = last[1] if last is not None and last[0] == name else grounder.look(_find_image(name, folder))
-    except (ValueError, OSError) as error:
-        return None, [_error_row(request, sentence(error)) for request in group]
-    rows = []
-    at_once = max(1, _MAX_MASK_PIXELS // math.prod(scene.frame.hw))
-    for start in range(0, len(group), at_once):
-        part = group[start : start + at_once]
-        for request, found in zip(part, _ground_each(scene, [one.phrase for one in part]), strict=True):
-            if isinstance(found, str):
-                rows.append(_error_row(request, found))
+    asking = ImageByImage(grounder.look, limit=lambda encoded: _MAX_MASK_PIXELS // math.prod(encoded.frame.hw))
+    requests = (read_request(raw, line) for line, raw in enumerate(lines, start=1))
+    for run in runs_of_one_image(requests, lambda request: None if request.error else request.image):
+        if run[0].error:
+            yield _error_row(run[0], run[0].error)
+            continue
+        name = run[0].image
+        answers = asking.answers(
+            _find_image(name, folder), [one.phrase for one in run], EncodedImage.ground_all, key=name
+        )  # fmt: skip
+        for request, found in zip(run, answers, strict=True):
+            if isinstance(found, ValueError | OSError):
+                yield _error_row(request, sentence(found))
                 continue
-            rows.append(_with_id(request) | found.to_json(name))
             if overlays is not None:
                 found.draw().save(overlays / f"{request.line:06d}.png")
-    return (name, scene), rows
-
-
-def _ground_each(scene: Scene, phrases: list[str]) -> list[Grounding | str]:
-    """All phrases at once; where one of them is refused, one by one, with the reason in its place."""
-    try:
-        return list(scene.ground_all(phrases))
-    except ValueError as error:
-        if len(phrases) == 1:
-            return [sentence(error)]
-        return [answer for phrase in phrases for answer in _ground_each(scene, [phrase])]
+            yield _with_id(request) | found.to_json(name)
 
 
 def _find_image(name: str, folder: Path) -> Path:

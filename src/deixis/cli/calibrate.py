@@ -23,16 +23,11 @@ def calibrate(
         bool, typer.Option("--keep-weights", help="Fit only temperature and thresholds; for little data.")
     ] = False,
 ) -> None:
-    """Fit score and the threshold of "found" on validation data, and store them in CHECKPOINT's config.json."""
+    """Fit the score and the thresholds of "found" on validation data, and store them in CHECKPOINT's config.json."""
     from deixis.data import open_dataset, parse_dataset_spec
     from deixis.grounder import load
     from deixis.progress import progress_over
-    from deixis.train.calibrate import (
-        fit_calibration,
-        gather_evidence,
-        store_in_config,
-        stored_regression,
-    )
+    from deixis.train.calibrate import fit_calibration, gather_evidence, store_in_config, stored_regression
 
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"expected a checkpoint folder with config.json, got {str(folder)!r}; give its path")

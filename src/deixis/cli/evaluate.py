@@ -14,7 +14,10 @@ from deixis.cli.ground import Precision
 from deixis.cli.running import tell, tell_problems
 
 if TYPE_CHECKING:
-    from deixis.evaluate.evaluate import EvaluationResult
+    from collections.abc import Sequence
+
+    from deixis.evaluate.compare import Comparison
+    from deixis.evaluate.result import Result
 
 
 class Suppression(StrEnum):
@@ -64,14 +67,23 @@ def evaluate(
         "split": split, "root": root, "limit": limit, "precision": precision.value, "processes": processes,
         "suppression": None if suppression is None else suppression.value, "resume": resume, "show_progress": True,
     }  # fmt: skip
-    if len(models) == 1:
-        _one(models[0], name, report, as_json, options)
+    for model in models:
+        _warn_of_leak(model, name, split)
+    if len(models) == 2:
+        from deixis.evaluate.compare import compare_command_result, format_comparison
+
+        comparison = compare_command_result(models[0], models[1], name, report=report, **options)
+        _print(comparison, (comparison.a, comparison.b), "" if as_json else format_comparison(comparison))
     else:
-        _two(models, name, report, as_json, options)
+        from deixis.evaluate.evaluate import evaluate_command_result
+        from deixis.evaluate.report.tables import format_result
+
+        result = evaluate_command_result(models[0], name, report=report, **options)
+        _print(result, (result,), "" if as_json else format_result(result))
 
 
-def _tell_leak(model: str, name: str, split: str | None) -> None:
-    """Warn where the model's training, as its checkpoint tells it, may have seen what is measured on."""
+def _warn_of_leak(model: str, name: str, split: str | None) -> None:
+    """Warn where the model may have seen the data in training, by what its checkpoint records."""
     from deixis.data import default_split
     from deixis.hub import find_checkpoint
     from deixis.tools.leak_warning import leak_warning
@@ -79,39 +91,19 @@ def _tell_leak(model: str, name: str, split: str | None) -> None:
     try:
         config = json.loads((find_checkpoint(model) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # what is wrong with it, loading tells
+        return  # loading reports what is wrong with it
     if warning := leak_warning(config, name, split or default_split(name)):
         tell(warning)
 
 
-def _one(model: str, name: str, report: Path | None, as_json: bool, options: dict[str, Any]) -> None:
-    from deixis.evaluate.evaluate import evaluate_command_result, format_table
-
-    _tell_leak(model, name, options["split"])
-    result = evaluate_command_result(model, name, report=report, **options)
+def _print(measured: Result | Comparison, results: Sequence[Result], text: str) -> None:
+    """Print the text, or JSON where it is empty; what was left out, kept or resumed goes to stderr."""
     if os.environ.get("RANK", "0") != "0":
-        return  # of the processes that torchrun starts, the first speaks
-    tell_problems(result.problems)
-    _tell_earlier(result)
-    if result.num_resumed:
-        tell(f"{result.num_resumed} of {len(result.predictions)} answers were there from the run that was cut off")
-    typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_table(result))
-
-
-def _tell_earlier(result: EvaluationResult) -> None:
-    if result.earlier is not None:
-        tell(f"the report's folder held answers of another evaluation; they are kept as {result.earlier}")
-
-
-def _two(models: list[str], name: str, report: Path | None, as_json: bool, options: dict[str, Any]) -> None:
-    from deixis.evaluate.compare import compare_command_result, format_comparison
-
-    for model in models:
-        _tell_leak(model, name, options["split"])
-    comparison = compare_command_result(models[0], models[1], name, report=report, **options)
-    if os.environ.get("RANK", "0") != "0":
-        return
-    tell_problems(comparison.problems)
-    for one in (comparison.a, comparison.b):
-        _tell_earlier(one)
-    typer.echo(json.dumps(comparison.report(), allow_nan=False) if as_json else format_comparison(comparison))
+        return  # of the processes that torchrun starts, the first prints
+    tell_problems(measured.problems)
+    for one in results:
+        if one.earlier is not None:
+            tell(f"the report's folder held answers of another evaluation; they are kept as {one.earlier}")
+        if one.num_resumed:
+            tell(f"{one.num_resumed} of {len(one.predictions)} answers were there from the run that was cut off")
+    typer.echo(text or json.dumps(measured.report(), allow_nan=False))

@@ -16,9 +16,9 @@ from deixis import DEFAULT_MODEL
 from deixis.cli.running import check_writable
 
 if TYPE_CHECKING:
-    from deixis.grounder import Grounding, Scene
+    from deixis.grounder import EncodedImage, Grounding
 
-_WIDTH_IN_FILES = 110  # characters, where no terminal says how wide a table may be
+_WIDTH_IN_FILES = 110  # characters a line of a table that goes to a file or a pipe
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -77,17 +77,17 @@ def ground(
     if image is None or not phrases:
         raise typer.BadParameter("expected IMAGE and at least one PHRASE, or --batch IN.jsonl --out OUT.jsonl")
     _check_outputs(image, overlay=overlay, mask=mask, attention=attention, count=len(phrases))
-    scene = _look(image, model=model, precision=precision.value)
-    found = scene.ground_all(phrases)
-    _check_branches(scene, found[0], mask=mask, attention=attention)
+    encoded = _look(image, model=model, precision=precision.value)
+    found = encoded.ground_all(phrases)
+    _check_branches(encoded, found[0], mask=mask, attention=attention)
     if as_json:
         for one in found:
             typer.echo(json.dumps(one.to_json(image), allow_nan=False))
     else:
         _print_table(found)
-    _write_pictures(found, overlay=overlay, mask=mask)
+    _write_images(found, overlay=overlay, mask=mask)
     if attention is not None:
-        _write_attention(scene, found, attention)
+        _write_attention(encoded, found, attention)
 
 
 def _check_outputs(image: str, *, overlay: Path | None, mask: Path | None, attention: Path | None, count: int) -> None:
@@ -107,18 +107,18 @@ def _check_outputs(image: str, *, overlay: Path | None, mask: Path | None, atten
                 )
 
 
-def _check_branches(scene: Scene, answer: Grounding, *, mask: Path | None, attention: Path | None) -> None:
-    """Refuse pictures of what the model does not give, before anything is printed or written."""
+def _check_branches(encoded: EncodedImage, answer: Grounding, *, mask: Path | None, attention: Path | None) -> None:
+    """Refuse images of what the model does not give, before anything is printed or written."""
     if mask is not None and answer.mask is None:
         raise ValueError(f"expected a model that gives masks for --mask, got {answer.model!r}; use another model")
-    if attention is not None and not scene.attention(answer.phrase):
+    if attention is not None and not encoded.attention(answer.phrase):
         raise ValueError(
             f"expected a model with attention maps for --attention, got {answer.model!r}, which has none; "
             "use another model (of the mcn family, one with cem on)"
         )
 
 
-def _look(image: str, *, model: str, precision: str) -> Scene:
+def _look(image: str, *, model: str, precision: str) -> EncodedImage:
     """Encode the image; refuse an unreadable one before the model is loaded."""
     from deixis.geometry.images import read_image
 
@@ -143,7 +143,7 @@ def _print_table(found: Sequence[Grounding]) -> None:
     Console(width=None if on_terminal else _WIDTH_IN_FILES).print(table)
 
 
-def _write_pictures(found: Sequence[Grounding], *, overlay: Path | None, mask: Path | None) -> None:
+def _write_images(found: Sequence[Grounding], *, overlay: Path | None, mask: Path | None) -> None:
     if overlay is not None:
         from deixis import draw
 
@@ -157,14 +157,14 @@ def _write_pictures(found: Sequence[Grounding], *, overlay: Path | None, mask: P
             Image.fromarray(one.mask.astype(np.uint8) * 255).save(_numbered(mask, index, len(found)))
 
 
-def _write_attention(scene: Scene, found: Sequence[Grounding], path: Path) -> None:
+def _write_attention(encoded: EncodedImage, found: Sequence[Grounding], path: Path) -> None:
     from deixis.drawing import draw_attention
     from deixis.evaluate.word_attention import words_reaching_cls
 
     for index, one in enumerate(found, start=1):
-        words = words_reaching_cls(scene, one.phrase)
-        picture = draw_attention(scene.image, scene.attention(one.phrase), one.phrase, words=words)
-        picture.save(_numbered(path, index, len(found)))
+        words = words_reaching_cls(encoded, one.phrase)
+        drawn = draw_attention(encoded.image, encoded.attention(one.phrase), one.phrase, words=words)
+        drawn.save(_numbered(path, index, len(found)))
 
 
 def _numbered(path: Path, index: int, count: int) -> Path:

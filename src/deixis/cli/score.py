@@ -28,7 +28,7 @@ class Units(StrEnum):
 
 
 class OfficialMode(StrEnum):
-    """Whose evaluator to imitate: `deixis.evaluate.metrics.reference.OFFICIAL`."""
+    """Whose evaluator to reproduce: `deixis.evaluate.metrics.reference.REFERENCE_EVALUATORS`."""
 
     mcn = "mcn"
     transvg = "transvg"
@@ -52,8 +52,9 @@ def score(
     """Measure answers that any model gave to DATASET: {"id", "box": [...] or null, "mask"?, "found"?} a line."""
     from deixis.data import parse_dataset_spec
     from deixis.evaluate.predictions import BoxForm
-    from deixis.evaluate.score import score_command_result, write_score
-    from deixis.evaluate.score_table import format_score
+    from deixis.evaluate.report.tables import format_result
+    from deixis.evaluate.result import write_json
+    from deixis.evaluate.score import score_command_result
 
     name, split = parse_dataset_spec(dataset)
     if out is not None:
@@ -71,5 +72,5 @@ def score(
     for hint in result.hints:
         tell(hint)
     if out is not None:
-        write_score(result, out)
-    typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_score(result))
+        write_json(result.report(), result.problems, out)
+    typer.echo(json.dumps(result.report(), allow_nan=False) if as_json else format_result(result))

@@ -1,9 +1,9 @@
-"""What one gets without looking at the picture: figures that any model must beat.
+"""Figures that need no look at the image, and that any model must beat.
 
 - ``best_constant_box``: the one box, as fractions of the image, that gives the most Acc@0.5 *on this very set*, so no
   constant answer could do better; its mask is the filled box.
-- ``largest_instance``: the annotated thing with the largest box.
-- ``random_instance``: the exact expectation of picking an annotated thing at random, not one draw. Its ``oiou`` is
+- ``largest_instance``: the annotated instance with the largest box.
+- ``random_instance``: the exact expectation of picking an annotated instance at random, not one draw. Its ``oiou`` is
   the ratio of the expected sums.
 """
 
@@ -29,7 +29,7 @@ _TABLE_ENTRIES = 2_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What the baselines need of a sample: all but the picture."""
+    """What the baselines need of a sample: all but the image."""
 
     hw: tuple[int, int]
     image_id: str
@@ -42,14 +42,16 @@ class Case:
         """Take what counts from a sample on an image of ``hw``; None where its phrase means nothing."""
         if sample.box_xyxy_px is None:
             return None
-        things = tuple(thing for thing in sample.instances if not thing.is_crowd)
-        return cls(hw=hw, image_id=sample.image_id, box_xyxy_px=sample.box_xyxy_px, mask=sample.mask, instances=things)
+        instances = tuple(instance for instance in sample.instances if not instance.is_crowd)
+        return cls(
+            hw=hw, image_id=sample.image_id, box_xyxy_px=sample.box_xyxy_px, mask=sample.mask, instances=instances
+        )
 
 
 def measure_baselines(cases: Sequence[Case]) -> dict[str, dict[str, Any] | None]:
     """Return the report of each baseline (the form of :meth:`Tally.report`), None where the data lacks what it needs.
 
-    ``best_constant_box`` also says its box as ``box_xyxy_norm``, fractions of the image's width and height.
+    ``best_constant_box`` also holds its box as ``box_xyxy_norm``, fractions of the image's width and height.
     """
     if not cases:
         return {"best_constant_box": None, "largest_instance": None, "random_instance": None}
@@ -60,11 +62,11 @@ def measure_baselines(cases: Sequence[Case]) -> dict[str, dict[str, Any] | None]
         for case in same_image:
             target = None if case.mask is None else read_mask(case.mask, case.hw)
             box_tally += Tally.of(_score_filled_box(case, target, constant))
-            scores = [_score_instance(case, target, thing, masks) for thing in case.instances]
+            scores = [_score_instance(case, target, instance, masks) for instance in case.instances]
             for score in scores:
                 random_tally += Tally.of(score, 1 / len(scores))
             if scores:
-                areas = box_area([thing.box_xyxy_px for thing in case.instances])
+                areas = box_area([instance.box_xyxy_px for instance in case.instances])
                 largest_tally += Tally.of(scores[int(areas.argmax())])
     box_report = {**box_tally.report(), "box_xyxy_norm": [round(v, 4) for v in constant]}
     return {
@@ -129,22 +131,22 @@ def _score_filled_box(case: Case, target: NDArray[np.bool_] | None, box_norm: Bo
 
 
 def _score_instance(
-    case: Case, target: NDArray[np.bool_] | None, thing: Instance, masks: dict[int, NDArray[np.bool_] | None]
+    case: Case, target: NDArray[np.bool_] | None, instance: Instance, masks: dict[int, NDArray[np.bool_] | None]
 ) -> SampleScore:
     """Score an instance as the answer; ``masks`` keeps the image's masks, since many phrases share them."""
     mask = None
     if target is not None:
-        if id(thing) not in masks:
-            masks[id(thing)] = _mask_of(thing, case.hw)
-        mask = masks[id(thing)]
-    return score_sample(target_box=case.box_xyxy_px, target_mask=target, box=thing.box_xyxy_px, mask=mask)
+        if id(instance) not in masks:
+            masks[id(instance)] = _mask_of(instance, case.hw)
+        mask = masks[id(instance)]
+    return score_sample(target_box=case.box_xyxy_px, target_mask=target, box=instance.box_xyxy_px, mask=mask)
 
 
-def _mask_of(thing: Instance, hw: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Return the mask of a thing, None where it has none; a malformed one must not cost the whole evaluation."""
-    if thing.mask is None:
+def _mask_of(instance: Instance, hw: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Return the mask of a instance, None where it has none; a malformed one must not cost the whole evaluation."""
+    if instance.mask is None:
         return None
     try:
-        return read_mask(thing.mask, hw)
+        return read_mask(instance.mask, hw)
     except (ValueError, OSError):
         return None

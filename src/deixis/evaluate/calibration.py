@@ -1,4 +1,4 @@
-"""How far a model's own doubts can be trusted: is a score of 0.8 right in 80 % of cases, and what is "found" worth.
+"""How far a model's score can be trusted: is 0.8 right in 80 % of cases, and what is "found" worth?
 
 An answer is right where its box has an IoU above 0.5, or its mask where the model gives no boxes. A phrase that means
 nothing in the image has no right answer.
@@ -14,18 +14,23 @@ from numpy.typing import NDArray
 
 from deixis.evaluate.metrics import RIGHT, SampleScore
 from deixis.evaluate.metrics.bootstrap import REPLICATES, intervals
-from deixis.evaluate.metrics.calibration import calibration_error, reliability, risk_coverage
-from deixis.evaluate.metrics.table import ScoreTable
-from deixis.evaluate.prediction_log import Prediction
+from deixis.evaluate.metrics.sums import ScoreTable
+from deixis.evaluate.predictions import Prediction
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+BINS = 10
+_CURVE_POINTS = 50
 
 
 def calibration_report(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
-    """How far score and agreement tell right answers from wrong ones; None where no answer can be judged.
+    """How well score and agreement separate right answers from wrong ones; None where no answer can be judged.
 
     Returns:
         ``n`` and ``right``, the share of right answers; ``expected_calibration_error``, and the same
         ``..._with_absent`` where phrases that mean nothing in their image were asked too; ``bins`` of
-        `deixis.evaluate.metrics.calibration.reliability`; ``agreement``, error and bins of the agreement;
+        `reliability`; ``agreement``, error and bins of the agreement;
         ``risk_coverage`` by ``score`` and by ``agreement``. What is of the agreement is None for a model with one
         branch.
     """
@@ -40,60 +45,132 @@ def calibration_report(predictions: Sequence[Prediction]) -> dict[str, Any] | No
     if absent.size:
         nothing = np.zeros(absent.size, dtype=np.bool_)
         with_absent = calibration_error(np.concatenate([score, absent]), np.concatenate([right, nothing]))
-    told = np.ptp(agreement) > 0
+    differs = np.ptp(agreement) > 0
     return {
         "n": len(judged),
         "right": float(right.mean()),
         "expected_calibration_error": calibration_error(score, right),
         "expected_calibration_error_with_absent": with_absent,
         "bins": reliability(score, right),
-        "agreement": _of_agreement(agreement, right) if told else None,
+        "agreement": _of_agreement(agreement, right) if differs else None,
         "risk_coverage": {
             "score": risk_coverage(score, right),
-            "agreement": risk_coverage(agreement, right) if told else None,
+            "agreement": risk_coverage(agreement, right) if differs else None,
         },
     }
 
 
 def found_report(predictions: Sequence[Prediction], *, replicates: int = REPLICATES) -> dict[str, Any]:
-    """How often the model says "found": to right answers, to wrong ones, and to phrases that mean nothing there.
+    """How often the model says "found": of right answers, of wrong ones, and of phrases that mean nothing there.
 
     The last are false alarms. They come from pairs that do not belong together, see
-    `deixis.evaluate.running.AbsentPhrases`; phrases of the data itself that mean nothing are ``no_target_accuracy``.
+    `deixis.evaluate.predict.AbsentPhrases`; phrases of the data itself that mean nothing are ``no_target_accuracy``.
 
     Returns:
-        ``n_right``, ``found_of_right``, ``n_wrong``, ``found_of_wrong``, ``n_absent``, ``false_alarm_rate`` and its
-        ``ci95`` by bootstrap over images; None where there are no such pairs.
+        Of `found_rates`, and ``ci95`` of the false alarms by bootstrap over images; None where there are no such pairs.
     """
     judged = [(one.found, is_right(one)) for one in predictions if one.target_box is not None]
-    said_right = [found for found, right in judged if right is True]
-    said_wrong = [found for found, right in judged if right is False]
+    said = [(found, right, True) for found, right in judged if right is not None]
     pairs = [(one.image_id, one.absent.found) for one in predictions if one.absent is not None]
-    said_absent = [found for _, found in pairs]
-    table = ScoreTable([SampleScore(no_target_right=not found) for found in said_absent], [name for name, _ in pairs])
+    said += [(found, False, False) for _, found in pairs]
+    table = ScoreTable([SampleScore(no_target_right=not found) for _, found in pairs], [name for name, _ in pairs])
     denied = intervals(table, ["no_target_accuracy"], replicates=replicates)["no_target_accuracy"]
-    return {
-        "n_right": len(said_right),
-        "found_of_right": _share(said_right),
-        "n_wrong": len(said_wrong),
-        "found_of_wrong": _share(said_wrong),
-        "n_absent": len(said_absent),
-        "false_alarm_rate": _share(said_absent),
-        "ci95": None if denied is None else (1 - denied[1], 1 - denied[0]),
+    rates = found_rates(*np.array(said, dtype=np.bool_).reshape(-1, 3).T)
+    return {**rates, "ci95": None if denied is None else (1 - denied[1], 1 - denied[0])}
+
+
+def found_rates(found: BoolArray, right: BoolArray, belongs: BoolArray) -> dict[str, Any]:
+    """How often "found" is said.
+
+    Args:
+        found: bool [N], whether it is said.
+        right: bool [N], whether the answer is right.
+        belongs: bool [N], whether the phrase means something in the image.
+
+    Returns:
+        ``n_right``, ``found_of_right``, ``n_wrong``, ``found_of_wrong``, ``n_absent``, ``false_alarm_rate``; a rate
+        over nothing is None.
+    """
+    kinds = {
+        ("n_right", "found_of_right"): right,
+        ("n_wrong", "found_of_wrong"): belongs & ~right,
+        ("n_absent", "false_alarm_rate"): ~belongs,
     }
+    rates: dict[str, Any] = {}
+    for (number, rate), rows in kinds.items():
+        rates[number] = int(rows.sum())
+        rates[rate] = float(found[rows].mean()) if rows.any() else None
+    return rates
 
 
 def is_right(prediction: Prediction) -> bool | None:
-    """Whether the answer is right; None where nobody can tell, as the data lacks what the model gives."""
+    """Whether the answer is right; None where the data lacks what the model gives."""
     if prediction.target_box is None:
         return False
     overlap = prediction.mask_iou if prediction.iou is None else prediction.iou
     return None if overlap is None else overlap > RIGHT
 
 
-def _of_agreement(agreement: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:
+def reliability(score: FloatArray, right: BoolArray, bins: int = BINS) -> list[dict[str, Any]]:
+    """Scores against how often they are right, in bins of equal width.
+
+    Args:
+        score: [N], 0..1.
+        right: bool [N].
+        bins: how many; those without samples are left out.
+
+    Returns:
+        ``{"from", "to", "n", "score", "right"}`` each: the bin's bounds, how many are in it, their mean score, and the
+        share of them that is right.
+    """
+    which = _bin_of(score, bins)
+    return [
+        {
+            "from": int(b) / bins,
+            "to": (int(b) + 1) / bins,
+            "n": int((which == b).sum()),
+            "score": float(score[which == b].mean()),
+            "right": float(right[which == b].mean()),
+        }
+        for b in np.unique(which)
+    ]
+
+
+def calibration_error(score: FloatArray, right: BoolArray, bins: int = BINS) -> float:
+    """Expected calibration error: the mean over samples of their bin's gap between mean score and share of right."""
+    gaps = [one["n"] * abs(one["score"] - one["right"]) for one in reliability(score, right, bins)]
+    return float(sum(gaps) / len(score))
+
+
+def risk_coverage(confidence: FloatArray, right: BoolArray) -> dict[str, Any]:
+    """What share of answers is wrong if only the surest are taken.
+
+    Answers of equal confidence are taken together or not at all, as nothing separates them.
+
+    Args:
+        confidence: [N], at least one; the higher, the surer.
+        right: bool [N].
+
+    Returns:
+        ``area``: the mean over samples of the risk at which each is taken, 0 at best; ``curve``: at most 50 points
+        (coverage, risk), from the surest answers to all.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    sorted_confidence, wrong = confidence[order], np.cumsum(~right[order])
+    ends = np.flatnonzero(np.append(sorted_confidence[1:] != sorted_confidence[:-1], True))
+    taken = ends + 1
+    risk = wrong[ends] / taken
+    counts = np.diff(np.concatenate([[0], taken]))
+    shown = np.unique(np.linspace(0, len(ends) - 1, _CURVE_POINTS).round().astype(int))
+    return {
+        "area": float((risk * counts).sum() / len(confidence)),
+        "curve": [(float(taken[i] / len(confidence)), float(risk[i])) for i in shown],
+    }
+
+
+def _of_agreement(agreement: FloatArray, right: BoolArray) -> dict[str, Any]:
     return {"expected_calibration_error": calibration_error(agreement, right), "bins": reliability(agreement, right)}
 
 
-def _share(said: Sequence[bool]) -> float | None:
-    return sum(said) / len(said) if said else None
+def _bin_of(score: FloatArray, bins: int) -> NDArray[np.int64]:
+    return np.clip((score * bins).astype(np.int64), 0, bins - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from deixis.data.whole_file import whole_file
 from deixis.evaluate.calibration import is_right
-from deixis.evaluate.evaluate import EvaluationResult, evaluate_command_result, score_table
+from deixis.evaluate.evaluate import evaluate_command_result
 from deixis.evaluate.metrics.bootstrap import REPLICATES, Interval, paired_difference
-from deixis.evaluate.metrics.slices import SLICES, parts_of
+from deixis.evaluate.metrics.slices import SLICES, rows_by_part
 from deixis.evaluate.metrics.sums import RATIOS
-from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.predictions import Prediction, PredictionLog
+from deixis.evaluate.processes import Task
 from deixis.evaluate.report import html_page
-from deixis.evaluate.report.gallery import answer_picture, notes_on, quality, target_picture
-from deixis.evaluate.report.markdown import SHOWN_PARTS, TITLES, percent, write_text
+from deixis.evaluate.report.gallery import answer_image, first_of_each_image, notes_on, quality, show, target_image
+from deixis.evaluate.report.tables import NO_TARGET, SHOWN_PARTS, TITLES, percent, where
+from deixis.evaluate.result import Result, write_json, write_text
+from deixis.evaluate.score import score_table
 from deixis.structures import Sample
 from deixis.text_tables import aligned_table, markdown_table
 
@@ -27,7 +28,7 @@ Pair = tuple[Prediction, Prediction]
 
 OUTCOMES = ("both", "only A", "only B", "neither")
 """Who is right about a sample."""
-_METRICS = {**TITLES, "no_target_accuracy": "N-acc"}
+_METRICS = {**TITLES, **NO_TARGET}
 _SHOWN_CASES = 8
 
 
@@ -53,8 +54,8 @@ class Difference:
 class Comparison:
     """Two evaluations of the same data."""
 
-    a: EvaluationResult
-    b: EvaluationResult
+    a: Result
+    b: Result
     pairs: tuple[Pair, ...]
     """Both answers to each sample that both could be measured on."""
     differences: Mapping[str, Difference]
@@ -85,12 +86,12 @@ class Comparison:
         }
 
 
-def compare(a: EvaluationResult, b: EvaluationResult, *, replicates: int = REPLICATES) -> Comparison:
+def compare(a: Result, b: Result, *, replicates: int = REPLICATES) -> Comparison:
     """Set two evaluations of the same data side by side.
 
     Args:
         a: the one that is compared with.
-        b: the one whose gain is told.
+        b: the one whose gain is measured.
         replicates: of the bootstrap.
 
     Raises:
@@ -123,7 +124,7 @@ def compare_command_result(
     report: Path | None = None,
     **options: Any,  # noqa: ANN401
 ) -> Comparison:
-    """Do what ``deixis evaluate A B DATASET[:SPLIT]`` does, all but printing.
+    """Do what ``deixis evaluate A B DATASET[:SPLIT]`` does, except printing.
 
     Args:
         model_a: a bundled name or a checkpoint folder.
@@ -136,8 +137,6 @@ def compare_command_result(
     Raises:
         FileNotFoundError, ValueError: as there, or the models can be measured on no sample in common.
     """
-    from deixis.evaluate.processes import Task
-
     if report is not None:
         _take_up(report)
     a = evaluate_command_result(model_a, dataset, report=None if report is None else report / "a", **options)
@@ -175,11 +174,10 @@ def _row(name: str, one: Difference) -> list[str]:
 
 def _head(comparison: Comparison) -> list[str]:
     a, b = comparison.a, comparison.b
-    where = a.dataset + (f":{a.split}" if a.split else "")
     right = ", ".join(f"{name} {count}" for name, count in comparison.outcomes.items())
     left_out = f"; {len(comparison.problems)} more left out" if comparison.problems else ""
     return [
-        f"A is {a.model}, B is {b.model}; {where}: {len(comparison.pairs)} samples, figures in percent{left_out}",
+        f"A is {a.model}, B is {b.model}; {where(a)}: {len(comparison.pairs)} samples, figures in percent{left_out}",
         f"right: {right}. A star: the 95 % interval of the difference (paired bootstrap over images) leaves out 0.",
     ]
 
@@ -198,12 +196,9 @@ def _slices(pairs: Sequence[Pair], metric: str, replicates: int) -> dict[str, di
     """By part of the data, from many samples to few."""
     found: dict[str, dict[str, Difference]] = {}
     for name in SLICES:
-        parts: dict[str, list[Pair]] = {}
-        for pair in pairs:
-            for part in parts_of(name, pair[0].labels.get(name)):
-                parts.setdefault(part, []).append(pair)
+        parts = rows_by_part(name, [one.labels.get(name) for one, _ in pairs])
         for part, own in sorted(parts.items(), key=lambda item: (-len(item[1]), item[0])):
-            one = _difference(own, metric, replicates)
+            one = _difference([pairs[row] for row in own], metric, replicates)
             if one is not None:
                 found.setdefault(name, {})[part] = one
     return found
@@ -239,26 +234,15 @@ def _write(comparison: Comparison, folder: Path, samples: Sequence[Sample]) -> N
         PredictionLog(folder / "b" / "predictions.jsonl", resume=True) as log_b,
     ):
         for name in OUTCOMES[1:3]:
-            chosen = _most_different([pair for pair in comparison.pairs if _outcome(pair) == name])
+            pairs = [pair for pair in comparison.pairs if _outcome(pair) == name]
+            chosen = first_of_each_image(pairs, lambda pair: pair[0], lambda pair: -_gap(pair), _SHOWN_CASES)
             if chosen:
                 title = f"{name} is right: {comparison.outcomes[name]} samples"
                 body += [html_page.heading(title), _show(chosen, samples, (log_a, log_b), scores)]
     names = f"A, {comparison.a.model}, and B, {comparison.b.model}"
     html_page.write_page(folder / "comparison.html", f"{names}, on {comparison.a.dataset}", body)
     write_text(folder / "comparison.md", "\n\n".join([*head, markdown_table(rows)]) + "\n")
-    report = {**comparison.report(), "problems": list(comparison.problems)}
-    with whole_file(folder / "comparison.json") as file:
-        file.write((json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
-
-
-def _most_different(pairs: Sequence[Pair]) -> list[Pair]:
-    """Those furthest apart, each image once."""
-    chosen: dict[str, Pair] = {}
-    for pair in sorted(pairs, key=lambda pair: (-_gap(pair), pair[0].index)):
-        if len(chosen) == _SHOWN_CASES:
-            break
-        chosen.setdefault(pair[0].image_id, pair)
-    return list(chosen.values())
+    write_json(comparison.report(), comparison.problems, folder / "comparison.json")
 
 
 def _gap(pair: Pair) -> float:
@@ -271,19 +255,14 @@ def _show(
     logs: tuple[PredictionLog, PredictionLog],
     found_scores: tuple[float, float],
 ) -> str:
-    masks_a, masks_b = (log.masks(pair[0].index for pair in pairs) for log in logs)
-    score_a, score_b = found_scores
-    figures = []
-    for a, b in pairs:
-        try:
-            sample = samples[a.index]
-            pictures = [
-                target_picture(sample, a),
-                answer_picture(sample, a, masks_a[a.index], "A", found_score=score_a),
-                answer_picture(sample, b, masks_b[b.index], "B", found_score=score_b),
-            ]
-        except (ValueError, OSError):
-            continue
-        notes = [f"A: {notes_on(a, score_a)[0]}", f"B: {notes_on(b, score_b)[0]}", f"sample {a.id}"]
-        figures.append(html_page.case(a.phrase, notes, pictures))
-    return html_page.cases(figures)
+    masks = [log.masks(pair[0].index for pair in pairs) for log in logs]
+
+    def case(pair: Pair) -> html_page.Case:
+        sample = samples[pair[0].index]
+        images, notes = [target_image(sample, pair[0])], []
+        for name, one, mask, score in zip("AB", pair, masks, found_scores, strict=True):
+            images.append(answer_image(sample, one, mask[one.index], name, found_score=score))
+            notes.append(f"{name}: {notes_on(one, score)[0]}")
+        return pair[0].phrase, [*notes, f"sample {pair[0].id}"], images
+
+    return show(pairs, case)

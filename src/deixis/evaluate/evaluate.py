@@ -1,4 +1,4 @@
-"""Evaluate a grounder on a data set: every phrase once, at the original resolution, one look per image."""
+"""Evaluate a model on a data set: predict every phrase at the original resolution, then score the predictions."""
 
 from __future__ import annotations
 
@@ -6,96 +6,28 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deixis.config import SUPPRESSIONS
-from deixis.evaluate.baselines import Case, measure_baselines
-from deixis.evaluate.calibration import calibration_report, found_report
-from deixis.evaluate.metrics import Tally
-from deixis.evaluate.metrics.bootstrap import Interval, intervals
-from deixis.evaluate.metrics.slices import SLICES, length_bounds, report_slices
-from deixis.evaluate.metrics.sums import RATIOS
-from deixis.evaluate.metrics.table import ScoreTable
-from deixis.evaluate.prediction_log import Prediction, PredictionLog
-from deixis.evaluate.processes import Task, parts_by_processes
-from deixis.evaluate.ranks import Ranks, torchrun_ranks
-from deixis.evaluate.report.markdown import format_table, write_report
-from deixis.evaluate.running import (
-    AbsentPhrases,
-    Asker,
-    GrounderLike,
-    GroundingLike,
-    Part,
-    Problem,
-    SceneLike,
-    ask_together,
-    clip_to_image,
-    runs_of_one_image,
-)
+from deixis.evaluate.baselines import Case
+from deixis.evaluate.predict import AbsentPhrases, GrounderLike, Part, Predictor, Problem
+from deixis.evaluate.predictions import Prediction, PredictionLog
+from deixis.evaluate.processes import Ranks, Task, parts_by_processes, torchrun_ranks
+from deixis.evaluate.result import Result
+from deixis.evaluate.score import score_predictions
 from deixis.structures import Sample
 from deixis.verdict import FOUND_SCORE
 
 if TYPE_CHECKING:
     from deixis.grounder import Grounder
 
-__all__ = [
-    "EvaluationResult", "GrounderLike", "GroundingLike", "Prediction", "SceneLike", "ask_together", "clip_to_image",
-    "evaluate", "evaluate_command_result", "format_table", "runs_of_one_image", "score_table", "write_report",
-]  # fmt: skip
-
 _RUN = "run.json"
 _FINISHED = "metrics.json"
 Progress = Callable[[Iterable[int]], Iterable[int]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """All figures of one evaluation."""
-
-    dataset: str
-    split: str | None
-    tally: Tally
-    baselines: dict[str, dict[str, Any] | None] = field(default_factory=dict)
-    predictions: tuple[Prediction, ...] = ()
-    problems: tuple[str, ...] = ()
-    """One sentence for each sample or image that could not be measured and was left out."""
-    model: str = ""
-    suppression: str | None = None
-    """How the box corrected the masks, out of `deixis.config.SUPPRESSIONS`; None where nobody says."""
-    ci95: Mapping[str, Interval | None] = field(default_factory=dict)
-    """The intervals of ``tally``'s metrics, by bootstrap over images."""
-    slices: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """Of `deixis.evaluate.metrics.slices.report_slices`."""
-    found: dict[str, Any] = field(default_factory=dict)
-    """Of `deixis.evaluate.calibration.found_report`."""
-    found_score: float = FOUND_SCORE
-    """The least score that the model records for "found"; see `deixis.verdict`."""
-    calibration: dict[str, Any] | None = None
-    """Of `deixis.evaluate.calibration.calibration_report`."""
-    num_resumed: int = 0
-    """How many of the predictions were taken over from an earlier run that was cut off."""
-    earlier: Path | None = None
-    """Where answers of another evaluation that lay in the report's folder are kept."""
-
-    def report(self) -> dict[str, Any]:
-        """Return one object for JSON: the metrics of :meth:`Tally.report` with what was measured on what."""
-        return {
-            "model": self.model,
-            "suppression": self.suppression,
-            "dataset": self.dataset,
-            "split": self.split,
-            **self.tally.report(),
-            "n_problems": len(self.problems),
-            "baselines": self.baselines,
-            "ci95": {metric: None if pair is None else list(pair) for metric, pair in self.ci95.items()},
-            "slices": self.slices,
-            "found": self.found,
-            "calibration": self.calibration,
-        }
 
 
 def evaluate(
@@ -108,13 +40,13 @@ def evaluate(
     absent: bool = True,
     log: PredictionLog | None = None,
     progress: Progress | None = None,
-) -> EvaluationResult:
-    """Ask the grounder every phrase of a data set and measure its answers.
+) -> Result:
+    """Ask a model every phrase of a data set and measure its answers.
 
-    Consecutive samples of one ``image_id`` share one look. A sample that cannot be measured (an image that cannot be
-    read, a malformed mask, a box outside its image, a phrase that the grounder refuses) is told in ``problems`` and
-    left out; what ``dataset.problems`` tells, where the data set has it, is told there first. A box that reaches over
-    its image's border counts as far as it lies inside.
+    Consecutive samples of one ``image_id`` are asked together. A sample that cannot be measured (an image that cannot
+    be read, a malformed mask, a box outside its image, a phrase that the model refuses) is left out and reported in
+    ``problems``, after those in ``dataset.problems``, where the data set has any. A box that reaches over its image's
+    border counts as far as it lies inside.
 
     Args:
         grounder: a `deixis.Grounder` or anything with its ``look(image).ground_all(phrases)``.
@@ -122,25 +54,24 @@ def evaluate(
         name: the data set's name, for the report.
         split: its split, for the report.
         baselines: whether to measure the baselines too; they read every mask once more.
-        absent: whether to ask each image for what it surely lacks too, see `AbsentPhrases`.
-        log: gets every answer as it comes; what is in it already is not asked again.
+        absent: whether to ask each image also for what it surely lacks, see `AbsentPhrases`.
+        log: gets every prediction as it comes; what is in it already is not asked again.
         progress: wraps the samples' indices, such as ``functools.partial(progress_over, label="evaluating")``.
 
     Raises:
         ValueError: no sample at all could be measured; the sentence gives the first reason.
     """
-    asker = Asker(
+    predictor = Predictor(
         grounder=grounder,
         dataset=dataset,
-        length_bounds=length_bounds(name),
+        name=name,
         absent=AbsentPhrases(dataset) if absent else None,
         cases=baselines,
         keep_masks=log is not None,
     )
     indices = range(len(dataset))
-    parts = asker.parts(progress(indices) if progress else indices, log.known if log else {})
-    known = getattr(dataset, "problems", ())
-    result = _collect(parts, known, baselines=baselines, log=log)
+    parts = predictor.parts(progress(indices) if progress else indices, log.known if log else {})
+    result = score_parts(parts, getattr(dataset, "problems", ()), baselines=baselines, log=log)
     return replace(result, dataset=name, split=split, found_score=_found_score(grounder))
 
 
@@ -157,11 +88,11 @@ def evaluate_command_result(
     processes: int = 1,
     resume: bool = True,
     show_progress: bool = False,
-) -> EvaluationResult:
-    """Do what ``deixis evaluate MODEL DATASET[:SPLIT]`` does, all but printing.
+) -> Result:
+    """Do what ``deixis evaluate MODEL DATASET[:SPLIT]`` does, except printing.
 
-    The command prints ``json.dumps(result.report(), allow_nan=False)`` with ``--json`` and ``format_table(result)``
-    without, and each of ``result.problems`` on stderr.
+    The command prints ``json.dumps(result.report(), allow_nan=False)`` with ``--json``, else the table of
+    `deixis.evaluate.report.tables.format_result`, and ``result.problems`` on stderr.
 
     Args:
         model: a bundled name or a checkpoint folder.
@@ -170,13 +101,13 @@ def evaluate_command_result(
         root: the folder of the data set's files.
         report: a folder to write ``predictions.jsonl`` into as it comes, then ``metrics.json``, ``metrics.md`` and
             ``report.html``.
-        limit: at most so many samples.
+        limit: the largest number of samples.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         suppression: one of `deixis.config.SUPPRESSIONS` in place of the model's own; None leaves the model's.
         processes: how many share the work; the figures do not depend on it. Under torchrun its processes do instead,
             of which the first writes.
         resume: whether to go on where the same evaluation was cut off in ``report``.
-        show_progress: whether to tell on stderr how far it is.
+        show_progress: whether to show progress on stderr.
 
     Raises:
         FileNotFoundError: the model or the data set is not there.
@@ -200,79 +131,65 @@ def evaluate_command_result(
         if report is not None:
             log, earlier = _open_log(report, _describe(task, grounder, samples), resume)
         with log or nullcontext():
-            result = _ask(task, grounder, samples, log, progress, processes, ranks)
+            result = _predict_and_score(task, grounder, samples, log, progress, processes, ranks)
     result = replace(
         result, dataset=dataset, split=task.split, model=grounder.name, suppression=grounder.suppression,
         earlier=earlier, found_score=_found_score(grounder),
     )  # fmt: skip
     if report is not None and log is not None:
-        _write_all(result, report, log, samples, grounder)
+        from deixis.evaluate.report.html_report import write_html
+        from deixis.evaluate.report.tables import write_report
+
+        write_html(result, report / "report.html", log, samples, grounder)
+        write_report(result, report)
     return result
 
 
-def _found_score(grounder: Any) -> float:  # noqa: ANN401  a grounder or anything alike
-    return getattr(grounder, "calibration", {}).get("found_score", FOUND_SCORE)
+def score_parts(
+    parts: Iterable[Part], problems: Iterable[str], *, baselines: bool = True, log: PredictionLog | None = None
+) -> Result:
+    """All figures of predictions; they depend on what is in the parts alone, and not on how the work was shared out.
+
+    Args:
+        parts: of `Predictor.parts`.
+        problems: what was known to be wrong before; they come first.
+        baselines: whether to measure them.
+        log: gets the fresh predictions as they come.
+
+    Raises:
+        ValueError: there is no prediction.
+    """
+    predictions: list[Prediction] = []
+    cases: list[Case] = []
+    found: list[Problem] = []
+    num_resumed = 0
+    for part in parts:
+        if log is not None and part.is_fresh:
+            log.append(part.predictions)
+        predictions += (one if one.mask is None else replace(one, mask=None) for one in part.predictions)
+        cases += part.cases
+        found += part.problems
+        num_resumed += 0 if part.is_fresh else len(part.predictions)
+    sentences = (*problems, *(sentence for _, sentence in sorted(found, key=lambda problem: problem[0])))
+    if log is not None and predictions:
+        log.finish([one.index for one in predictions])
+    result = score_predictions(predictions, problems=sentences, cases=cases if baselines else None)
+    return replace(result, num_resumed=num_resumed)
 
 
-def _ask(
+def _predict_and_score(
     task: Task, grounder: Grounder, samples: Sequence[Sample], log: PredictionLog | None, progress: Progress,
     processes: int, ranks: Ranks,
-) -> EvaluationResult:  # fmt: skip
+) -> Result:  # fmt: skip
     known = log.known if log else {}
     problems = getattr(samples, "problems", ())
     ticks = progress(range(len(samples)))
-    if ranks.size > 1:
-        parts = _follow(ranks.parts(task, grounder, samples, known), ticks)
-    elif processes > 1:
+    if ranks.size == 1 and processes > 1:
         with closing(parts_by_processes(task, samples, known, processes)) as pieces:
-            return _collect(_follow(pieces, ticks), problems, baselines=task.baselines, log=log)
-    else:
-        parts = task.asker(grounder, samples).parts(ticks, known)
-    return _collect(parts, problems, baselines=task.baselines, log=log)
-
-
-def score_table(predictions: Sequence[Prediction]) -> ScoreTable:
-    """The scores of predictions, one row each."""
-    return ScoreTable([one.sample_score() for one in predictions], [one.image_id for one in predictions])
-
-
-def _collect(
-    parts: Iterable[Part], problems: Iterable[str], *, baselines: bool, log: PredictionLog | None
-) -> EvaluationResult:
-    """All figures; they depend on what is in the parts alone, and not on how the work was shared out."""
-    predictions: list[Prediction] = []
-    cases: list[Case] = []
-    told: list[Problem] = []
-    num_fresh = 0
-    for part in parts:
-        if log is not None:
-            log.append(part.fresh)
-        predictions += part.predictions
-        cases += part.cases
-        told += part.problems
-        num_fresh += len(part.fresh)
-    sentences = (*problems, *(sentence for _, sentence in sorted(told, key=lambda problem: problem[0])))
-    if not predictions:
-        reason = sentences[0] if sentences else "the data set is empty"
-        raise ValueError(f"expected at least one sample that can be measured, got none ({reason}); check the data set")
-    if log is not None:
-        log.finish([one.index for one in predictions])
-    table = score_table(predictions)
-    tally = table.tally()
-    labels = [tuple(one.labels.get(name) for name in SLICES) for one in predictions]
-    return EvaluationResult(
-        dataset="",
-        split=None,
-        tally=tally,
-        baselines=measure_baselines(cases) if baselines else {},
-        predictions=tuple(predictions),
-        problems=sentences,
-        ci95=intervals(table, [metric for metric in RATIOS if tally.value(metric) is not None]),
-        slices=report_slices(table, labels),
-        found=found_report(predictions),
-        calibration=calibration_report(predictions),
-        num_resumed=len(predictions) - num_fresh,
-    )
+            return score_parts(_follow(pieces, ticks), problems, log=log)
+    predictor = task.predictor(grounder, samples)
+    parts = predictor.parts(ticks, known) if ranks.size == 1 else _follow(ranks.parts(predictor, known), ticks)
+    return score_parts(parts, problems, log=log)
 
 
 def _follow(pieces: Iterable[tuple[range, list[Part]]], ticks: Iterable[int]) -> Iterator[Part]:
@@ -286,7 +203,7 @@ def _follow(pieces: Iterable[tuple[range, list[Part]]], ticks: Iterable[int]) ->
 
 
 def _open_log(folder: Path, described: Mapping[str, object], resume: bool) -> tuple[PredictionLog, Path | None]:
-    """The log of the same evaluation, if it was cut off, or an empty one, and where answers of another one went."""
+    """The log of the same evaluation if it was cut off, else an empty one; and where those of another one went."""
     folder.mkdir(parents=True, exist_ok=True)
     run, lines, wanted = folder / _RUN, folder / "predictions.jsonl", json.dumps(described, indent=1)
     same, earlier = run.is_file() and run.read_bytes() == wanted.encode(), None
@@ -321,10 +238,5 @@ def _digest(grounder: Any) -> str:  # noqa: ANN401  a grounder or anything alike
     return made.hexdigest()
 
 
-def _write_all(
-    result: EvaluationResult, folder: Path, log: PredictionLog, samples: Sequence[Sample], grounder: GrounderLike
-) -> None:
-    from deixis.evaluate.report.html_report import write_html
-
-    write_html(result, folder / "report.html", log, samples, grounder)
-    write_report(result, folder)
+def _found_score(grounder: Any) -> float:  # noqa: ANN401  a grounder or anything alike
+    return getattr(grounder, "calibration", {}).get("found_score", FOUND_SCORE)

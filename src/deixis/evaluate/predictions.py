@@ -1,23 +1,29 @@
-"""Prediction files: ``{"id", "box": [...] | null, "mask"?, "found"?}`` a line, whatever model wrote them.
+"""Prediction files: our own, written as the answers come, and those of any other model.
 
-A line with neither box nor mask says nothing; a null box and no mask say that the phrase means nothing in the image,
-if ``found`` does not say otherwise. Further keys are passed over.
+Every line has ``{"id", "box": [...] | null, "mask"?, "found"?}``. A line with neither box nor mask is no answer; a null
+box and no mask mean that the model finds nothing, unless ``found`` says otherwise. Further keys are passed over.
+
+Our own lines (`Prediction`) hold all that figures and calibration are made of, so that both can be computed again
+without the model, and the mask as COCO run lengths, so that ``deixis score`` reads them and reports can draw them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import cast
+from types import TracebackType
+from typing import Any, Self, cast
 
 import numpy as np
 
 from deixis.data.annotation_fields import four_numbers, mask_from_json, parse_json, shorten
+from deixis.data.whole_file import whole_file
+from deixis.evaluate.metrics import SampleScore
 from deixis.geometry.boxes import xyxy_from_cxcywh, xyxy_from_xywh
-from deixis.structures import BoxXyxy, Mask
+from deixis.structures import BoxXyxy, Mask, Rle
 
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
 UNITS = ("pixel", "normalised")
@@ -161,3 +167,183 @@ def _sentence(error: ValueError, text: bytes) -> str:
     return (
         reason if reason.startswith("expected") else f"expected a JSON object in UTF-8, got {shorten(text)}; correct it"
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Absent:
+    """The answer to a phrase of another image that surely means nothing in this one."""
+
+    phrase: str
+    score: float
+    agreement: float
+    found: bool
+    evidence: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """A model's answer to one sample, and how right it is: one line of our own."""
+
+    id: str
+    image_id: str
+    phrase: str
+    box: BoxXyxy | None
+    mask: Rle | None = field(default=None, compare=False, repr=False)
+    """None where the model gives none, and wherever predictions are kept in memory."""
+    score: float
+    agreement: float
+    found: bool
+    iou: float | None
+    """IoU of the boxes; None where the phrase means nothing in the image."""
+    mask_iou: float | None
+    """IoU of the masks; None where the data has none."""
+    index: int = 0
+    """The sample's place in the data set."""
+    hw: tuple[int, int] = (0, 0)
+    """(height, width) of the image."""
+    target_box: BoxXyxy | None = None
+    """As far as it lies in the image; None where the phrase means nothing in it."""
+    intersection_px: int | None = None
+    union_px: int | None = None
+    target_px: int | None = None
+    """The area of the target's mask."""
+    shown_px: int | None = None
+    """The area of the mask that the model gives, where the phrase means nothing."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """In which part of each of `deixis.evaluate.metrics.slices.SLICES` it is."""
+    absent: Absent | None = None
+    evidence: tuple[float, ...] = ()
+    """What the score is made of, see `deixis.grounder.Grounding.evidence`; empty in lines of earlier versions."""
+
+    def sample_score(self) -> SampleScore:
+        """What the metrics need of it."""
+        means_nothing = self.target_box is None
+        return SampleScore(
+            box_iou=self.iou,
+            mask_intersection_px=self.intersection_px,
+            mask_union_px=self.union_px,
+            no_target_right=not self.found if means_nothing else None,
+            found=None if means_nothing else self.found,
+            target_px=self.target_px,
+            shown_px=self.shown_px,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain values."""
+        record = asdict(self)
+        if record["absent"] is not None:  # beside it, as earlier versions read no more keys within it
+            record["absent_evidence"] = record["absent"].pop("evidence")
+        return record
+
+    @classmethod
+    def from_json(cls, record: object) -> Prediction:
+        """The prediction of a line, without its mask. Raises ValueError where it is none."""
+        if not isinstance(record, dict):
+            raise ValueError("expected a JSON object, got something else; drop the line")
+        known = {"evidence": (), **cast(dict[str, Any], record), "mask": None}
+        try:
+            values = {one.name: known[one.name] for one in fields(cls)}
+            if values["absent"] is not None:
+                values["absent"] = Absent(**values["absent"], evidence=_numbers(known.get("absent_evidence", ())))
+            for name in ("box", "target_box"):
+                values[name] = None if values[name] is None else four_numbers(values[name], "a box")
+            height, width = values["hw"]
+            values["hw"] = int(height), int(width)
+            values["labels"] = {str(key): str(value) for key, value in values["labels"].items()}
+            values["evidence"] = _numbers(values["evidence"])
+            for name, kinds in _KINDS.items():
+                if not isinstance(values[name], kinds):
+                    raise TypeError(f"{name} is {values[name]!r:.80}")
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"expected a line of predictions, got another form ({error}); drop it") from None
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "image_id", "phrase"), (str,)),
+    **dict.fromkeys(("score", "agreement"), (int, float)),
+    **dict.fromkeys(("iou", "mask_iou"), (int, float, type(None))),
+    **dict.fromkeys(("intersection_px", "union_px", "target_px", "shown_px"), (int, type(None))),
+    "found": (bool,),
+    "index": (int,),
+}
+
+
+def _numbers(values: Sequence[float]) -> tuple[float, ...]:
+    if not all(isinstance(value, int | float) for value in values):
+        raise TypeError(f"evidence is {values!r:.80}")
+    return tuple(map(float, values))
+
+
+class PredictionLog:
+    """A file of our own lines to append to; use it in a ``with``. ``known`` holds what it had, by sample index.
+
+    A last line that was cut off, and lines that cannot be read, are dropped, so that their samples are asked again.
+    """
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        self.path = path
+        self.known: dict[int, Prediction] = {}
+        self._places: dict[int, tuple[int, int]] = {}
+        if resume and path.is_file():
+            self._read()
+        else:
+            path.write_bytes(b"")
+        self._file = path.open("r+b")
+        self._file.seek(0, 2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def append(self, predictions: Iterable[Prediction]) -> None:
+        """Write some lines at once and hand them to the system, so that they outlast this process."""
+        try:
+            for one in predictions:
+                text = (json.dumps(one.to_json(), allow_nan=False) + "\n").encode()
+                self._places[one.index] = self._file.tell(), len(text)
+                self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error  # a full disk names no file
+
+    def finish(self, order: Sequence[int]) -> None:
+        """Close, and bring the lines of these samples into this order, whole or not at all; others are dropped."""
+        self._file.close()
+        places: dict[int, tuple[int, int]] = {}
+        with self.path.open("rb") as source, whole_file(self.path) as target:
+            for index in order:
+                start, length = self._places[index]
+                source.seek(start)
+                places[index] = target.tell(), length
+                target.write(source.read(length))
+        self._places = places
+
+    def masks(self, indices: Iterable[int]) -> dict[int, Rle | None]:
+        """The masks that the model gave to these samples; can be read when the log is closed."""
+        found: dict[int, Rle | None] = {}
+        with self.path.open("rb") as source:
+            for index in indices:
+                start, length = self._places[index]
+                source.seek(start)
+                record = cast(dict[str, Any], parse_json(source.read(length).decode()))
+                found[index] = cast("Rle | None", record.get("mask"))
+        return found
+
+    def _read(self) -> None:
+        start = 0
+        with self.path.open("rb") as lines:
+            for raw in lines:
+                if not raw.endswith(b"\n"):
+                    break
+                try:
+                    prediction = Prediction.from_json(parse_json(raw.decode("utf-8")))
+                    self.known[prediction.index] = prediction
+                    self._places[prediction.index] = start, len(raw)
+                except ValueError:
+                    pass  # its sample is asked again
+                start += len(raw)
+        with self.path.open("r+b") as file:
+            file.truncate(start)

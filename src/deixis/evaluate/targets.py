@@ -1,18 +1,18 @@
-"""What a data set wants of a model, without its pictures: enough to score answers that were given elsewhere."""
+"""What a data set asks for: all that scoring needs of a sample, which is everything but its pixels."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from deixis.data import REFER, open_dataset
-from deixis.evaluate.evaluate import clip_to_image
 from deixis.evaluate.metrics.slices import labels_of, length_bounds
+from deixis.geometry.boxes import clip_box
 from deixis.geometry.images import FORMATS
 from deixis.language.phrase_kind import phrase_kind, words_said
 from deixis.structures import BoxXyxy, Mask, Sample
@@ -23,17 +23,56 @@ _TURNED = (5, 6, 7, 8)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """What the right answer to one sample is."""
+    """The right answer to one sample."""
 
     id: str
     image_id: str
     box_xyxy_px: BoxXyxy | None
-    """None where the phrase means nothing in the image."""
+    """As far as it lies in the image; None where the phrase means nothing in it."""
     mask: Mask | None
     hw: tuple[int, int] | None
-    """(height, width) of the image; None where nobody says and the image is not there."""
+    """(height, width) of the image; None where the data does not state it and the image is not there."""
     labels: tuple[str | None, ...]
     """Of `deixis.evaluate.metrics.slices.labels_of`."""
+
+    @classmethod
+    def of(cls, sample: Sample, hw: tuple[int, int] | None, bounds: tuple[int, int, int]) -> Target:
+        """The target of a sample.
+
+        Args:
+            sample: as the data set gives it.
+            hw: (height, width) of its image; None where it is unknown.
+            bounds: of `deixis.evaluate.metrics.slices.length_bounds`.
+
+        Raises:
+            ValueError: the box lies outside the image.
+        """
+        sample = sample if hw is None else clip_to_image(sample, hw)
+        kind, words = phrase_kind(sample.phrase, sample.kind), words_said(sample.phrase)
+        return cls(
+            id=sample.id,
+            image_id=sample.image_id,
+            box_xyxy_px=sample.box_xyxy_px,
+            mask=sample.mask,
+            hw=hw,
+            labels=labels_of(sample, bounds, kind, words=words, hw=hw),
+        )
+
+
+def clip_to_image(sample: Sample, hw: tuple[int, int]) -> Sample:
+    """The sample with its box cut to the image of ``hw`` (height, width).
+
+    Raises:
+        ValueError: the box lies outside the image.
+    """
+    if sample.box_xyxy_px is None:
+        return sample
+    x1, y1, x2, y2 = clip_box(sample.box_xyxy_px, hw).tolist()
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError(
+            f"expected a box that overlaps its image of (height, width) {hw!r}, got {sample.box_xyxy_px!r}; correct it"
+        )
+    return replace(sample, box_xyxy_px=(x1, y1, x2, y2))
 
 
 def open_for_scoring(name: str, split: str | None, root: Path | None) -> Sequence[Sample]:
@@ -54,7 +93,7 @@ def read_targets(dataset: Sequence[Sample], name: str, problems: list[str]) -> d
     """The targets by their samples' ids, in the order of the data set.
 
     Args:
-        dataset: every sample is asked for once.
+        dataset: every sample is read once.
         name: of the data set, for the groups by length.
         problems: gets a sentence for each sample that cannot be used, which is left out.
 
@@ -67,22 +106,13 @@ def read_targets(dataset: Sequence[Sample], name: str, problems: list[str]) -> d
     for index in range(len(dataset)):
         try:
             sample = dataset[index]
-            hw = _image_hw(dataset, index, sample, sizes)
-            sample = sample if hw is None else clip_to_image(sample, hw)
+            target = Target.of(sample, _image_hw(dataset, index, sample, sizes), bounds)
         except (ValueError, OSError) as error:
             problems.append(f"sample number {index}: {error}; left out")
             continue
-        if sample.id in targets:
-            raise ValueError(f"expected an id of its own for every sample, got {sample.id!r} twice; renumber the data")
-        kind, words = phrase_kind(sample.phrase, sample.kind), words_said(sample.phrase)
-        targets[sample.id] = Target(
-            id=sample.id,
-            image_id=sample.image_id,
-            box_xyxy_px=sample.box_xyxy_px,
-            mask=sample.mask,
-            hw=hw,
-            labels=labels_of(sample, bounds, kind, words=words, hw=hw),
-        )
+        if target.id in targets:
+            raise ValueError(f"expected an id of its own for every sample, got {target.id!r} twice; renumber the data")
+        targets[target.id] = target
     return targets
 
 
@@ -103,7 +133,7 @@ def _image_hw(
 
 
 def _header_hw(path: Path) -> tuple[int, int] | None:
-    """(height, width) of an image as it is shown, of which only the header is read; None where it cannot be."""
+    """(height, width) of an image as it is shown, by its header alone; None where that cannot be read."""
     try:
         if not path.is_file():
             return None

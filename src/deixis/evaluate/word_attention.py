@@ -8,29 +8,29 @@ from typing import cast
 
 import torch
 
-from deixis.grounder import Scene
+from deixis.grounder import EncodedImage
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.smcim.model import SmcimModel, SmcimScene
 
 
-def words_reaching_cls(scene: Scene, phrase: str) -> list[tuple[str, float]]:
+def words_reaching_cls(encoded: EncodedImage, phrase: str) -> list[tuple[str, float]]:
     """Each word of the phrase with its share of what reaches [CLS] in the last block.
 
     Args:
-        scene: an image that a model has looked at.
+        encoded: an image.
         phrase: with at least one word.
 
     Returns:
         As `shares_of_words`; nothing for a model of another family.
     """
-    model = scene.grounder.model
+    model = encoded.grounder.model
     if not isinstance(model, SmcimModel):
         return []
-    ids, valid = (torch.from_numpy(one) for one in scene.grounder.tokenizer.encode([phrase]))
-    row = cast(SmcimScene, scene.features).pick(torch.zeros(1, dtype=torch.long))
+    ids, valid = (torch.from_numpy(one) for one in encoded.grounder.tokenizer.encode([phrase]))
+    row = cast(SmcimScene, encoded.features).pick(torch.zeros(1, dtype=torch.long))
     with torch.inference_mode():
         shares = model.word_attention(row, ids, valid)[0].tolist()
-    return shares_of_words(phrase, scene.grounder.tokenizer, shares)
+    return shares_of_words(phrase, encoded.grounder.tokenizer, shares)
 
 
 def shares_of_words(phrase: str, tokenizer: PhraseTokenizer, shares: Sequence[float]) -> list[tuple[str, float]]:

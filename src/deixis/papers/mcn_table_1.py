@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.config import SUPPRESSIONS
-from deixis.evaluate.evaluate import ask_together, clip_to_image, runs_of_one_image
 from deixis.evaluate.metrics import MASK_THRESHOLDS, Tally, score_sample
+from deixis.evaluate.predict import Problem, readable
+from deixis.evaluate.targets import clip_to_image
 from deixis.geometry.images import Letterbox
 from deixis.geometry.masks import read_mask
-from deixis.grounder import Grounder, Scene
+from deixis.grounder import EncodedImage, Grounder, ImageByImage, runs_of_one_image
 from deixis.models.base import Answer
 from deixis.models.suppression import MASK_THRESHOLD, finish_mask
 from deixis.papers.printed import MCN_TABLE_1
@@ -153,21 +154,24 @@ def raw_answers(
         ValueError: the model gives no boxes or no masks.
     """
     indices = range(len(dataset))
-    for group in runs_of_one_image(dataset, progress(indices) if progress else indices, problems):
-        both = [sample for sample in group if sample.box_xyxy_px is not None and sample.mask is not None]
-        if not both:
-            continue
-        for sample, (frame, answer, row) in ask_together(both, grounder.look, _rows, problems):
-            if answer.boxes is None or answer.mask_probability is None:
+    asking = ImageByImage(grounder.look)
+    unreadable: list[Problem] = []
+    read = readable(dataset, progress(indices) if progress else indices, unreadable)
+    both = (sample for _, sample in read if sample.box_xyxy_px is not None and sample.mask is not None)
+    for run in runs_of_one_image(both, lambda sample: sample.image_id):
+        answers = asking.answers(run[0].image, [sample.phrase for sample in run], _rows, key=run[0].image_id)
+        for sample, row in zip(run, answers, strict=True):
+            if not isinstance(row, Exception) and (row[1].boxes is None or row[1].mask_probability is None):
                 raise ValueError(
                     f"expected a model of boxes and masks, got {grounder.name!r}; choose one that gives both"
                 )
             try:
-                raw = _raw_answer(sample, frame, answer, row)
+                raw = _raw_answer(sample, row)
             except (ValueError, OSError) as error:
                 problems.append(f"sample {sample.id!r}: {error}")
                 continue
             yield raw
+    problems += [problem for _, problem in unreadable]
 
 
 def format_mcn_table_1(table: MeasuredTable, where: str) -> str:
@@ -182,13 +186,17 @@ def format_mcn_table_1(table: MeasuredTable, where: str) -> str:
     return f"{ours}\nThe paper's, RefCOCO val:\n\n{printed}\n\n{_directions(table.tallies)}"
 
 
-def _rows(scene: Scene, phrases: list[str]) -> list[tuple[Letterbox, Answer, int]]:
+def _rows(encoded: EncodedImage, phrases: Sequence[str]) -> list[tuple[Letterbox, Answer, int]]:
     """The answer to all phrases, once for each of them with its row."""
-    answer = scene.answer(phrases)
-    return [(scene.frame, answer, row) for row in range(len(phrases))]
+    answer = encoded.answer(phrases)
+    return [(encoded.frame, answer, row) for row in range(len(phrases))]
 
 
-def _raw_answer(sample: Sample, frame: Letterbox, answer: Answer, row: int) -> RawAnswer:
+def _raw_answer(sample: Sample, given: tuple[Letterbox, Answer, int] | ValueError | OSError) -> RawAnswer:
+    """The answer in the form that is compared; raises it where it is an error."""
+    if isinstance(given, Exception):
+        raise given
+    frame, answer, row = given
     target = clip_to_image(sample, frame.hw).box_xyxy_px
     assert target is not None
     assert sample.mask is not None

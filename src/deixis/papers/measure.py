@@ -45,7 +45,7 @@ class Meter:
     precision: str = "auto"
 
     def report(self, model: str, data: str, suppression: str | None = None) -> dict[str, Any]:
-        """All figures of a checkpoint on ``DATASET[:SPLIT]``, as `EvaluationResult.report` gives them.
+        """All figures of a checkpoint on ``DATASET[:SPLIT]``, as `Result.report` gives them.
 
         Args:
             model: a bundled name or a folder.

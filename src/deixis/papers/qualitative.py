@@ -11,11 +11,12 @@ from PIL import Image
 
 from deixis.drawing import Mark, draw_attention, draw_grounding, draw_marks, draw_sheet
 from deixis.evaluate.calibration import is_right
-from deixis.evaluate.evaluate import EvaluationResult, evaluate
-from deixis.evaluate.prediction_log import Prediction
+from deixis.evaluate.evaluate import evaluate
+from deixis.evaluate.predictions import Prediction
+from deixis.evaluate.result import Result
 from deixis.evaluate.word_attention import words_reaching_cls
 from deixis.geometry.images import read_image
-from deixis.grounder import Grounder, Scene
+from deixis.grounder import EncodedImage, Grounder
 from deixis.structures import Sample
 
 CASES = 4
@@ -77,7 +78,7 @@ def find_cases(
     )
 
 
-def _asked(grounder: Grounder, samples: Sequence[Sample], progress: Progress | None) -> EvaluationResult:
+def _asked(grounder: Grounder, samples: Sequence[Sample], progress: Progress | None) -> Result:
     result = evaluate(grounder, samples, baselines=False, absent=False, progress=progress)
     if all(one.box is None for one in result.predictions):
         raise ValueError(f"expected a model that gives boxes, got {grounder.name!r}; choose another")
@@ -157,7 +158,7 @@ def mcn_fig_6(models: Iterable[tuple[str, Grounder]], image: NDArray[np.uint8], 
     return sheet
 
 
-def _attended(scene: Scene, phrase: str, name: str) -> Image.Image:
+def _attended(scene: EncodedImage, phrase: str, name: str) -> Image.Image:
     """One row; a model without maps of attention has its answer alone."""
     drawn = draw_grounding(scene.image, scene.ground(phrase))
     maps = scene.attention(phrase)

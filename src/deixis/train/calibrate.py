@@ -1,4 +1,4 @@
-"""Fit what turns the model's raw signs into a probability, on validation data, and store it in the checkpoint."""
+"""Fit the regression that turns a model's evidence into a score, on validation data, and store it in the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deixis.evaluate.metrics.calibration import calibration_error
-from deixis.geometry.boxes import box_iou
+from deixis.evaluate.calibration import BoolArray, FloatArray, calibration_error, found_rates
+from deixis.evaluate.metrics import RIGHT
+from deixis.evaluate.predict import Predictor
 from deixis.grounder import Grounder
 from deixis.language.synonyms import is_surely_absent
 from deixis.progress import progress_over
 from deixis.structures import Sample
 from deixis.train.state import write_whole
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 _RIDGE = 1e-3
 _STEPS = 200
@@ -44,42 +42,60 @@ class Evidence:
     """Whether the phrase means something in the image."""
 
 
+class _DrawnPhrases:
+    """For a share of the samples a phrase of another one, if it surely means nothing in their image.
+
+    Images whose instances are not listed (a sample without ``instances``) get none: it is not known what they lack.
+    """
+
+    for_each_sample = True
+
+    def __init__(self, samples: Sequence[Sample], share: float, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self._drawn: list[tuple[str, str] | None] = []
+        for _ in range(len(samples)):
+            other = samples[int(rng.integers(len(samples)))]
+            self._drawn.append((other.phrase, other.category or "") if rng.random() < share else None)
+
+    def pick(self, index: int, sample: Sample) -> str | None:
+        """The phrase that was drawn for the sample; None where there is none, or it may mean something."""
+        drawn, present = self._drawn[index], {instance.category for instance in sample.instances}
+        return drawn[0] if drawn and present and is_surely_absent(*drawn, present) else None
+
+
 def gather_evidence(
     grounder: Grounder,
     samples: Sequence[Sample],
     *,
     absent_share: float,
+    problems: list[str],
     seed: int = 0,
     progress: str = "",
-    problems: list[str] | None = None,
 ) -> list[Evidence]:
-    """Ground every sample, and a share of images with a phrase of another image that surely means nothing in them.
+    """Predict every sample, and a share of images with a phrase of another image that surely means nothing in them.
 
-    Images whose things are not listed (a sample without ``instances``) get none: nobody knows what they lack.
-    ``progress`` labels a progress bar; empty keeps silent. ``problems`` gets a sentence for each sample whose image or
-    phrase cannot be used, which is left out; without it the first of them ends the work.
+    Args:
+        grounder: the model.
+        samples: validation data.
+        absent_share: of the samples.
+        problems: gets a sentence for each sample that cannot be asked or measured, which is left out.
+        seed: of the phrases of other images.
+        progress: labels a progress bar; empty shows none.
     """
-    rng = np.random.default_rng(seed)
+    predictor = Predictor(
+        grounder=grounder,
+        dataset=samples,
+        absent=_DrawnPhrases(samples, absent_share, seed),
+        cases=False,
+    )
     found: list[Evidence] = []
-    for sample in progress_over(samples, progress, show=bool(progress)):
-        pairs = [(sample.phrase, sample.box_xyxy_px)]
-        other = samples[int(rng.integers(len(samples)))]
-        present = {i.category for i in sample.instances}
-        wanted = rng.random() < absent_share
-        if wanted and present and is_surely_absent(other.phrase, other.category or "", present):
-            pairs.append((other.phrase, None))
-        try:
-            answers = grounder.look(sample.image).ground_all([phrase for phrase, _ in pairs])
-        except (ValueError, OSError) as error:
-            if problems is None:
-                raise
-            problems.append(f"sample {sample.id!r}: {error}; left out")
-            continue
-        for (_, box), answer in zip(pairs, answers, strict=True):
-            right = (
-                box is not None and answer.box is not None and float(box_iou(np.array(answer.box), np.array(box))) > 0.5
-            )
-            found.append(Evidence(answer.evidence, answer.agreement, right, sample.image_id, box is not None))
+    for part in predictor.parts(progress_over(range(len(samples)), progress, show=bool(progress))):
+        problems += [f"{problem}; left out" for _, problem in part.problems]
+        for one in part.predictions:
+            right = one.iou is not None and one.iou > RIGHT
+            found.append(Evidence(one.evidence, one.agreement, right, one.image_id, one.target_box is not None))
+            if one.absent is not None:
+                found.append(Evidence(one.absent.evidence, one.absent.agreement, False, one.image_id, belongs=False))
     return found
 
 
@@ -89,7 +105,7 @@ def fit_calibration(
     """Logistic regression from signs to "the box is right", its temperature, and the thresholds of ``found``.
 
     Weights that are fitted on few samples are too sure of themselves on others. So each fifth of the images is also
-    scored by weights of the others; the temperature, the thresholds and all that is told of them come from these.
+    scored by weights of the others; the temperature, the thresholds and the figures on them come from these.
 
     Args:
         evidence: of validation data.
@@ -98,7 +114,7 @@ def fit_calibration(
     Returns:
         ``weights`` and ``bias`` of the regression, divided by ``temperature`` already; ``found_score`` and
         ``found_agreement``, the pair of highest balanced accuracy; ``n``, ``expected_calibration_error``; ``found``,
-        see :func:`found_rates`.
+        see :func:`deixis.evaluate.calibration.found_rates`.
 
     Raises:
         ValueError: all boxes are right, or all are wrong.
@@ -127,7 +143,7 @@ def fit_calibration(
         "found_agreement": floor,
         "n": len(evidence),
         "expected_calibration_error": round(calibration_error(score, right), 4),
-        "found": found_rates((score >= threshold) & (agreement >= floor), evidence),
+        "found": _found_rates((score >= threshold) & (agreement >= floor), evidence),
     }
 
 
@@ -158,25 +174,9 @@ def best_thresholds(score: FloatArray, agreement: FloatArray, right: BoolArray) 
     return best[1], best[2]
 
 
-def found_rates(found: BoolArray, evidence: Sequence[Evidence]) -> dict[str, Any]:
-    """How often "found" is said: of right boxes, of wrong ones, and of phrases that mean nothing in their image.
-
-    Returns:
-        ``n_right``, ``found_of_right``, ``n_wrong``, ``found_of_wrong``, ``n_absent``, ``false_alarm_rate``; a rate
-        over nothing is None.
-    """
-    right = np.array([e.right for e in evidence])
-    belongs = np.array([e.belongs for e in evidence])
-    kinds = {
-        ("n_right", "found_of_right"): right,
-        ("n_wrong", "found_of_wrong"): belongs & ~right,
-        ("n_absent", "false_alarm_rate"): ~belongs,
-    }
-    told: dict[str, Any] = {}
-    for (number, rate), rows in kinds.items():
-        told[number] = int(rows.sum())
-        told[rate] = round(float(found[rows].mean()), 4) if rows.any() else None
-    return told
+def _found_rates(found: BoolArray, evidence: Sequence[Evidence]) -> dict[str, Any]:
+    rates = found_rates(found, np.array([e.right for e in evidence]), np.array([e.belongs for e in evidence]))
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in rates.items()}
 
 
 def store_in_config(folder: Path, **entries: Any) -> None:  # noqa: ANN401  JSON values
@@ -189,8 +189,8 @@ def store_in_config(folder: Path, **entries: Any) -> None:  # noqa: ANN401  JSON
 
 def stored_regression(grounder: Grounder) -> tuple[Sequence[float], float]:
     """Weights and bias that the model's score is made with now."""
-    told: Mapping[str, Any] = grounder.calibration
-    return told.get("weights", grounder.model.score_weights), told.get("bias", 0.0)
+    stored: Mapping[str, Any] = grounder.calibration
+    return stored.get("weights", grounder.model.score_weights), stored.get("bias", 0.0)
 
 
 def _fit_weights(x: Tensor, y: Tensor) -> Tensor:

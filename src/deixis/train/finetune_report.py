@@ -10,7 +10,7 @@ from deixis.data import open_dataset
 from deixis.evaluate.compare import Comparison, Difference, compare_command_result
 from deixis.evaluate.evaluate import evaluate
 from deixis.evaluate.metrics import Tally
-from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.report import html_page
 from deixis.evaluate.report.gallery import choose_cases, show_cases
 from deixis.grounder import Grounder

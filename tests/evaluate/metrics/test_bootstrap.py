@@ -6,7 +6,7 @@ import pytest
 
 from deixis.evaluate.metrics import SampleScore
 from deixis.evaluate.metrics.bootstrap import intervals, paired_difference
-from deixis.evaluate.metrics.table import ScoreTable
+from deixis.evaluate.metrics.sums import ScoreTable
 
 
 def coin_table(images, each, seed=0):

@@ -7,7 +7,7 @@ import pytest
 
 from deixis.evaluate.metrics import SampleScore
 from deixis.evaluate.metrics.slices import SLICES, labels_of, length_bounds, parts_of, report_slices
-from deixis.evaluate.metrics.table import ScoreTable
+from deixis.evaluate.metrics.sums import ScoreTable
 from deixis.structures import Instance, Sample
 
 

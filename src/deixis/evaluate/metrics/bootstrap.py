@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.evaluate.metrics.sums import RATIOS
-from deixis.evaluate.metrics.table import ScoreTable
+from deixis.evaluate.metrics.sums import RATIOS, ScoreTable
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -30,7 +29,7 @@ def intervals(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """The interval of each metric, None where it cannot be told: all samples that count for it are on one image.
+    """The interval of each metric, None where all samples that count for it are on one image.
 
     Equal tables give equal intervals, in whatever order their samples came: sums over images are rounded to 2^-30, so
     that adding them up in floats is exact.

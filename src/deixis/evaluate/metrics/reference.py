@@ -1,7 +1,7 @@
-"""What other evaluators would have said: their deviations from the definitions, reproduced on purpose.
+"""Reference evaluators: how the papers' own code deviates from the definitions, reproduced on purpose.
 
-Published tables come out of evaluators that differ. Each mode here repeats one of them on the same answers, so that
-the effect of its ways can be read off beside the exact figure. None of them is what a table should report.
+Published tables come from evaluators that differ. Each of these repeats one of them on the same answers, so that the
+effect of its ways stands beside the exact figure. None of them is what a table should report.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Pair:
     """A target and an answer; None for what the data or the model lacks."""
 
     hw: tuple[int, int] | None
-    """(height, width) of the image; None where nobody knows, which some modes cannot work without."""
+    """(height, width) of the image; None where it is unknown; some evaluators need it."""
     target_box: BoxXyxy | None = None
     box: BoxXyxy | None = None
     target_mask: NDArray[np.bool_] | None = None
@@ -38,7 +38,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Official:
+class ReferenceEvaluator:
     """One evaluator's ways."""
 
     source: str
@@ -192,8 +192,8 @@ def _shared_and_union(a: FloatArray, b: FloatArray) -> tuple[float, float]:
     return shared, float(box_area(a) + box_area(b)) - shared
 
 
-OFFICIAL = {
-    "mcn": Official(
+REFERENCE_EVALUATORS = {
+    "mcn": ReferenceEvaluator(
         source="MCN (CVPR 2020), luogen1996/MCN",
         differs=(
             "boxes are compared in whole pixels of the 416-pixel canvas, the answer rounded and the target cut",
@@ -204,7 +204,7 @@ OFFICIAL = {
         overlap_of_masks=_mcn_masks,
         at_least=False,
     ),
-    "transvg": Official(
+    "transvg": ReferenceEvaluator(
         source="TransVG (ICCV 2021), djiajunustc/TransVG",
         differs=(
             f"the data is filled up with copies to a multiple of {_TRANSVG_PROCESSES} processes, and copies count",
@@ -217,7 +217,7 @@ OFFICIAL = {
         at_least=True,
         processes=_TRANSVG_PROCESSES,
     ),
-    "seqtr": Official(
+    "seqtr": ReferenceEvaluator(
         source="SeqTR (ECCV 2022), seanzhuh/SeqTR",
         differs=(
             "a mask whose target has several polygons is compared as with a crowd: shared area over the answer's area",
@@ -231,7 +231,7 @@ OFFICIAL = {
         at_least=True,
         batch=_SEQTR_BATCH,
     ),
-    "mdetr": Official(
+    "mdetr": ReferenceEvaluator(
         source="MDETR (ICCV 2021), ashkamath/mdetr",
         differs=(
             "a box is right where its GIoU, which is never above its IoU, is at least 0.5",
@@ -241,14 +241,14 @@ OFFICIAL = {
         overlap_of_masks=_plain_masks,
         at_least=True,
     ),
-    "resc": Official(
+    "resc": ReferenceEvaluator(
         source="ReSC (ECCV 2020) and the refer API",
         differs=("edges count as pixels: every box is one pixel wider and higher",),
         overlap_of_boxes=_resc_boxes,
         overlap_of_masks=_plain_masks,
         at_least=False,
     ),
-    "lavt": Official(
+    "lavt": ReferenceEvaluator(
         source="LAVT (CVPR 2022)",
         differs=("masks are compared after both were resized to 480 x 480 pixels",),
         overlap_of_boxes=_plain_boxes,

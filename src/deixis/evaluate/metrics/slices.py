@@ -1,4 +1,4 @@
-"""Figures of parts of a data set: by length, kind and words of the phrase, size of the box, rivals and category."""
+"""Figures of parts of a data set: by the phrase's length, kind and words, the box's size, distractors and category."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from deixis.evaluate.metrics.bootstrap import REPLICATES, intervals
-from deixis.evaluate.metrics.table import ScoreTable
+from deixis.evaluate.metrics.sums import ScoreTable
 from deixis.structures import Sample
 
 SLICES = ("length", "box size", "image share", "rivals", "kind", "words", "category")
 METRICS = ("rec.acc@0.5", "rec.mean_iou", "res.miou", "res.oiou", "res.acc@0.5", "ie")
-"""What is told of each part."""
+"""The figures of each part."""
 WITH_INTERVAL = ("rec.acc@0.5", "res.miou")
 
 _SHORT = (2, 3, 5)
@@ -51,7 +51,7 @@ def labels_of(
     - length: words between spaces, see `length_bounds`.
     - box size: COCO's small, medium and large (below 32 x 32, below 96 x 96 pixels), by the box's area.
     - image share: of the image's area that the box has; at a bound the larger group.
-    - rivals: how many other things of the referent's category are annotated; None where the source lists no things.
+    - rivals: how many other instances of the referent's category are annotated; None where the source lists none.
     - words: all that are said, one label that `parts_of` takes apart.
 
     Args:
@@ -59,7 +59,7 @@ def labels_of(
         bounds: of `length_bounds`.
         kind: what the phrase rests on.
         words: what kinds of words it says.
-        hw: (height, width) of the image; None where nobody knows.
+        hw: (height, width) of the image; None where it is unknown.
     """
     size = share = rivals = None
     if sample.box_xyxy_px is not None:
@@ -69,8 +69,8 @@ def labels_of(
         if hw is not None:
             share = next(name for name, limit in _SHARES if area / (hw[0] * hw[1]) < limit)
         if sample.instances and sample.category is not None:
-            alike = sum(thing.category == sample.category and not thing.is_crowd for thing in sample.instances)
-            same = max(alike, 1)  # the thing that is meant may not be among those listed
+            alike = sum(one.category == sample.category and not one.is_crowd for one in sample.instances)
+            same = max(alike, 1)  # the referent may not be among those listed
             rivals = str(same - 1) if same - 1 < _MANY_RIVALS else f"{_MANY_RIVALS}+"
     length = _length(len(sample.phrase.split()), bounds)
     return length, size, share, rivals, kind, _BETWEEN.join(words) or None, sample.category
@@ -85,6 +85,15 @@ def parts_of(name: str, label: str | None) -> Sequence[str]:
     if not label:
         return []
     return label.split(_BETWEEN) if name in _SEVERAL else [label]
+
+
+def rows_by_part(name: str, labels: Sequence[str | None]) -> dict[str, list[int]]:
+    """The rows of each part of a slice, where ``labels`` has one a row."""
+    members: dict[str, list[int]] = {}
+    for row, label in enumerate(labels):
+        for part in parts_of(name, label):
+            members.setdefault(part, []).append(row)
+    return members
 
 
 def report_slices(
@@ -109,17 +118,14 @@ def report_slices(
     """
     report: dict[str, dict[str, dict[str, Any]]] = {}
     for place, name in enumerate(SLICES):
-        members: dict[str, list[int]] = {}
-        for row, label in enumerate(labels):
-            for part in parts_of(name, label[place]):
-                members.setdefault(part, []).append(row)
+        members = rows_by_part(name, [label[place] for label in labels])
         for part, own in sorted(members.items(), key=lambda pair: _rank(name, pair[0], len(pair[1]))):
             rows = np.zeros(len(labels), np.bool_)
             rows[own] = True
             tally = table.tally(rows)
-            told = intervals(table, WITH_INTERVAL, rows=rows, replicates=replicates, seed=seed)
+            bounds = intervals(table, WITH_INTERVAL, rows=rows, replicates=replicates, seed=seed)
             figures = {metric: tally.value(metric) for metric in METRICS}
-            report.setdefault(name, {})[part] = {"n": len(own), **figures, "ci95": told}
+            report.setdefault(name, {})[part] = {"n": len(own), **figures, "ci95": bounds}
     return report
 
 

@@ -16,7 +16,7 @@ In the last two a model that says "nothing there" shows no mask, whatever mask i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.geometry.boxes import box_iou
-from deixis.structures import BoxXyxy
+from deixis.geometry.masks import BoolMask, area_of_runs, checked_size, overlap_of_runs, read_mask, run_lengths
+from deixis.structures import BoxXyxy, Mask
 
 BOX_THRESHOLDS = (0.25, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 MASK_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -83,12 +84,60 @@ class SampleScore:
         return self.mask_intersection_px / self.mask_union_px if self.mask_union_px else 1.0
 
 
+class MaskPixels:
+    """A mask to compare with another: as runs where it came as run lengths, else as pixels."""
+
+    def __init__(self, mask: BoolMask | Mask | Mapping[str, object], hw: tuple[int, int] | None = None) -> None:
+        """Take a mask in any form.
+
+        Args:
+            mask: pixels [H, W], run lengths, polygons or an image file.
+            hw: (height, width) that it must have; None where it is unknown.
+
+        Raises:
+            FileNotFoundError: the image file is not there.
+            ValueError: the mask is malformed, has another size, or is drawn of polygons and ``hw`` is not known.
+        """
+        self._runs = self._pixels = None
+        if isinstance(mask, np.ndarray):
+            self._pixels, self.hw = mask, (int(mask.shape[0]), int(mask.shape[1]))
+        elif isinstance(mask, Mapping):
+            size = mask.get("size")
+            if hw is not None and isinstance(size, list) and size != list(hw):
+                raise ValueError(
+                    f"expected a mask of the image's size (H, W) {tuple(hw)!r}, got {size!r}; bring it to that size"
+                )
+            self._runs, self.hw = run_lengths(mask), checked_size(mask)
+        elif hw is None:
+            raise ValueError("expected the image, to know its size for a mask of polygons, got none; put it there")
+        else:
+            self._pixels, self.hw = read_mask(mask, hw), hw
+
+    def pixels(self) -> BoolMask:
+        """Bool [H, W]."""
+        if self._pixels is None:
+            assert self._runs is not None
+            values = np.arange(self._runs.size) % 2 == 1
+            self._pixels = np.repeat(values, self._runs).reshape(self.hw[1], self.hw[0]).T
+        return self._pixels
+
+    def area(self) -> int:
+        """How many pixels are set."""
+        return int(np.count_nonzero(self.pixels())) if self._runs is None else area_of_runs(self._runs)
+
+    def overlap(self, other: MaskPixels) -> int:
+        """How many pixels are set in both."""
+        if self._runs is not None and other._runs is not None:
+            return overlap_of_runs(self._runs, other._runs)
+        return int(np.count_nonzero(self.pixels() & other.pixels()))
+
+
 def score_sample(
     *,
     target_box: BoxXyxy | None,
-    target_mask: NDArray[np.bool_] | None = None,
+    target_mask: BoolMask | MaskPixels | None = None,
     box: BoxXyxy | None = None,
-    mask: NDArray[np.bool_] | None = None,
+    mask: BoolMask | MaskPixels | None = None,
     found: bool = True,
 ) -> SampleScore:
     """Compare one prediction with its target.
@@ -98,20 +147,22 @@ def score_sample(
         target_mask: bool [H, W], or None where the data has no mask.
         box: the model's box in the same pixels, or None where the model gives no boxes.
         mask: the model's mask, bool [H, W], or None where the model gives no masks.
-        found: whether the model says that the thing is there. Where it is, box and mask are compared all the same.
+        found: whether the model says that the phrase means something in the image. Where it does, box and mask are
+            compared even if the model denies it.
 
     Raises:
         ValueError: the two masks differ in shape.
     """
-    shown = None if mask is None else int(np.count_nonzero(mask))
+    given, wanted = _compared(mask), _compared(target_mask)
+    shown = None if given is None else given.area()
     if target_box is None:
         return SampleScore(no_target_right=not found, shown_px=shown)
     iou = None if box is None else float(box_iou(box, target_box))
-    if mask is None or target_mask is None or shown is None:
+    if given is None or wanted is None or shown is None:
         return SampleScore(box_iou=iou, found=found)
-    if mask.shape != target_mask.shape:
-        raise ValueError(f"expected a mask of the target's shape {target_mask.shape!r}, got {mask.shape!r}")
-    shared, target = int(np.count_nonzero(mask & target_mask)), int(np.count_nonzero(target_mask))
+    if given.hw != wanted.hw:
+        raise ValueError(f"expected a mask of the target's shape {wanted.hw!r}, got {given.hw!r}")
+    shared, target = wanted.overlap(given), wanted.area()
     return SampleScore(
         box_iou=iou,
         mask_intersection_px=shared,
@@ -119,6 +170,10 @@ def score_sample(
         found=found,
         target_px=target,
     )
+
+
+def _compared(mask: BoolMask | MaskPixels | None) -> MaskPixels | None:
+    return mask if mask is None or isinstance(mask, MaskPixels) else MaskPixels(mask)
 
 
 def terms_of(score: SampleScore) -> dict[str, float]:
@@ -232,3 +287,38 @@ def exact_sum(values: Iterable[float]) -> Exact:
 
 def _exact(term: float) -> Exact:
     return term if isinstance(term, int) else Fraction(term)
+
+
+_COLUMN = {name: place for place, name in enumerate(SUMS)}
+
+
+class ScoreTable:
+    """What each sample adds to each sum, and on which image it is.
+
+    ``terms`` is float64 [N, len(SUMS)]; ``image`` [N] numbers the images in the order of their ids, so that neither
+    depends on the order in which the samples came, up to a permutation of the rows.
+    """
+
+    def __init__(self, scores: Sequence[SampleScore], image_ids: Sequence[str]) -> None:
+        if len(scores) != len(image_ids):
+            raise ValueError(f"expected an image id a score, got {len(image_ids)} ids for {len(scores)}; give both")
+        self.terms = np.zeros((len(scores), len(SUMS)))
+        for row, score in enumerate(scores):
+            for name, term in terms_of(score).items():
+                self.terms[row, _COLUMN[name]] = term
+        numbers = {name: number for number, name in enumerate(sorted(set(image_ids)))}
+        self.image = np.array([numbers[name] for name in image_ids], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """What each sample adds to one of `SUMS`, [N]."""
+        return self.terms[:, _COLUMN[name]]
+
+    def tally(self, rows: NDArray[np.bool_] | None = None) -> Tally:
+        """The tally of all samples, or of those where ``rows`` [N] is True."""
+        terms = self.terms if rows is None else self.terms[rows]
+        whole = terms.sum(axis=0)  # exact for whole numbers
+        sums = {name: int(whole[place]) for name, place in _COLUMN.items() if name not in IOU_SUMS}
+        return Tally({**sums, **{name: exact_sum(terms[:, _COLUMN[name]].tolist()) for name in IOU_SUMS}})

@@ -1,22 +1,22 @@
-"""Which samples are worth looking at, and their pictures: target, answer, and where the model looked."""
+"""Which samples are worth looking at, and their images: target, answer, and where the model looked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from deixis.drawing import Mark, draw_attention, draw_marks
 from deixis.evaluate.metrics import RIGHT
-from deixis.evaluate.prediction_log import Prediction, PredictionLog
+from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.report import html_page
 from deixis.geometry.images import ImageSource, read_image
 from deixis.geometry.masks import decode_rle, read_mask
 from deixis.structures import Rle, Sample
 from deixis.verdict import FOUND_SCORE, score_in_words, verdict_of
 
-Named = list[tuple[str, Image.Image]]
+T = TypeVar("T")
 
 
 def choose_cases(predictions: Sequence[Prediction], count: int = 6) -> dict[str, list[Prediction]]:
@@ -57,45 +57,47 @@ def show_cases(
         chosen: whose answers are in the log.
         samples: the data set.
         log: has the masks.
-        grounder: is asked where it looked, if it can tell; None for no such pictures.
+        grounder: shows where it looked, if it can; None for no such images.
         found_score: what the model records, see `deixis.verdict`.
     """
     masks = log.masks(one.index for one in chosen)
-    figures = []
-    for one in chosen:
-        try:
-            sample = samples[one.index]
-            answer = answer_picture(sample, one, masks[one.index], found_score=found_score)
-            pictures = [target_picture(sample, one), answer]
-            pictures += _attention(sample.image, one.phrase, grounder)
-        except (ValueError, OSError):
-            continue
-        figures.append(html_page.case(one.phrase, [*notes_on(one, found_score), f"sample {one.id}"], pictures))
-    return html_page.cases(figures)
+
+    def case(one: Prediction) -> html_page.Case:
+        sample = samples[one.index]
+        answer = answer_image(sample, one, masks[one.index], found_score=found_score)
+        images = [target_image(sample, one), answer, *_attention(sample.image, one.phrase, grounder)]
+        return one.phrase, [*notes_on(one, found_score), f"sample {one.id}"], images
+
+    return show(chosen, case)
 
 
 def show_false_alarms(chosen: Sequence[Prediction], samples: Sequence[Sample], grounder: Any) -> str:  # noqa: ANN401
-    """HTML of what the model found where the phrase means nothing, asked anew."""
+    """HTML of what the model found where the phrase means nothing, asked again."""
+
+    def case(one: Prediction) -> html_page.Case:
+        assert one.absent is not None
+        image, phrase = samples[one.index].image, one.absent.phrase
+        answer = grounder.look(image).ground_all([phrase])[0]
+        mark = Mark(text=f"{answer.score:.2f}", box_xyxy_px=answer.box, mask=answer.mask)
+        images = [("answer", draw_marks(read_image(image), [mark])), *_attention(image, phrase, grounder)]
+        note = f"score {one.absent.score:.2f}; this phrase is of another image"
+        return phrase, [note, f"image {one.image_id}"], images
+
+    return show([one for one in chosen if one.absent is not None], case)
+
+
+def show(chosen: Iterable[T], case_of: Callable[[T], html_page.Case]) -> str:
+    """HTML of cases side by side; one whose image cannot be read is left out."""
     figures = []
     for one in chosen:
-        if one.absent is None:
-            continue
         try:
-            image = samples[one.index].image
-            answer = grounder.look(image).ground_all([one.absent.phrase])[0]
-            mark = Mark(text=f"{answer.score:.2f}", box_xyxy_px=answer.box, mask=answer.mask)
-            pictures = [
-                ("answer", draw_marks(read_image(image), [mark])),
-                *_attention(image, one.absent.phrase, grounder),
-            ]
+            figures.append(html_page.case(*case_of(one)))
         except (ValueError, OSError):
             continue
-        note = f"score {one.absent.score:.2f}; this phrase is of another image"
-        figures.append(html_page.case(one.absent.phrase, [note, f"image {one.image_id}"], pictures))
     return html_page.cases(figures)
 
 
-def target_picture(sample: Sample, prediction: Prediction) -> tuple[str, Image.Image]:
+def target_image(sample: Sample, prediction: Prediction) -> tuple[str, Image.Image]:
     """The image with what is meant."""
     mask = None if sample.mask is None else read_mask(sample.mask, prediction.hw)
     words = "target" if prediction.target_box is not None else "nothing is meant"
@@ -103,7 +105,7 @@ def target_picture(sample: Sample, prediction: Prediction) -> tuple[str, Image.I
     return "target", draw_marks(read_image(sample.image), [mark])
 
 
-def answer_picture(
+def answer_image(
     sample: Sample, prediction: Prediction, mask: Rle | None, name: str = "answer", *, found_score: float = FOUND_SCORE
 ) -> tuple[str, Image.Image]:
     """The image with what the model says."""
@@ -127,11 +129,11 @@ def notes_on(prediction: Prediction, found_score: float = FOUND_SCORE) -> list[s
         ("box IoU", prediction.iou), ("mask IoU", prediction.mask_iou),
         ("score", prediction.score), ("agreement", prediction.agreement),
     )  # fmt: skip
-    told = ", ".join(f"{name} {value:.2f}" for name, value in known if value is not None)
-    return [f"{told}, {verdict_on(prediction, found_score)}"]
+    figures = ", ".join(f"{name} {value:.2f}" for name, value in known if value is not None)
+    return [f"{figures}, {verdict_on(prediction, found_score)}"]
 
 
-def _attention(source: ImageSource, phrase: str, grounder: Any) -> Named:  # noqa: ANN401
+def _attention(source: ImageSource, phrase: str, grounder: Any) -> list[tuple[str, Image.Image]]:  # noqa: ANN401
     scene = None if grounder is None else grounder.look(source)
     if not hasattr(scene, "attention"):
         return []
@@ -142,11 +144,17 @@ def _attention(source: ImageSource, phrase: str, grounder: Any) -> Named:  # noq
     ]
 
 
-def _first(predictions: Iterable[Prediction], key: Callable[[Prediction], Any], count: int) -> list[Prediction]:
+def first_of_each_image(
+    items: Iterable[T], prediction_of: Callable[[T], Prediction], key: Callable[[T], Any], count: int
+) -> list[T]:
     """The first few in the order of ``key``, each image once."""
-    chosen: dict[str, Prediction] = {}
-    for one in sorted(predictions, key=lambda prediction: (key(prediction), prediction.index)):
+    chosen: dict[str, T] = {}
+    for item in sorted(items, key=lambda item: (key(item), prediction_of(item).index)):
         if len(chosen) == count:
             break
-        chosen.setdefault(one.image_id, one)
+        chosen.setdefault(prediction_of(item).image_id, item)
     return list(chosen.values())
+
+
+def _first(predictions: Iterable[Prediction], key: Callable[[Prediction], Any], count: int) -> list[Prediction]:
+    return first_of_each_image(predictions, lambda prediction: prediction, key, count)

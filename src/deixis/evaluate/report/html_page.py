@@ -10,8 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from deixis.evaluate.report.markdown import write_text
+from deixis.evaluate.result import write_text
 
+Case = tuple[str, Sequence[str], Sequence[tuple[str, Image.Image]]]
+"""A sample: its phrase, notes on it, and its images by name."""
 PICTURE_PX = 320
 """The longer side of a picture, at most."""
 _QUALITY = 82

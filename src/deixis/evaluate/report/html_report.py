@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deixis.charts import has_matplotlib
-from deixis.evaluate.prediction_log import PredictionLog
+from deixis.evaluate.predictions import PredictionLog
 from deixis.evaluate.report import html_page, html_plots
 from deixis.evaluate.report.gallery import choose_cases, show_cases, show_false_alarms
-from deixis.evaluate.report.markdown import SHOWN_PARTS, headline, main_rows, percent, slice_rows, trust_sentence
+from deixis.evaluate.report.tables import SHOWN_PARTS, headline, main_rows, percent, slice_rows, trust_sentence, where
+from deixis.evaluate.result import Result
 from deixis.structures import Sample
-
-if TYPE_CHECKING:
-    from deixis.evaluate.evaluate import EvaluationResult
 
 _CARDS = (
     ("box Acc@0.5", "rec.acc@0.5"),
     ("mask mIoU", "res.miou"),
     ("oIoU", "res.oiou"),
     ("inconsistent", "ie"),
-    ("nothing there, told so", "no_target_accuracy"),
+    ("nothing there, and said so", "no_target_accuracy"),
 )
 _SHOWN_PROBLEMS = 50
 _NO_CHARTS = "Charts need matplotlib: pip install 'deixis[plots]' and write the report again."
@@ -36,7 +34,7 @@ _EXPLAINED = {
 
 
 def write_html(
-    result: EvaluationResult,
+    result: Result,
     path: Path,
     log: PredictionLog,
     samples: Sequence[Sample],
@@ -48,7 +46,7 @@ def write_html(
         result: the figures.
         path: the file.
         log: has the masks of all predictions.
-        samples: the data set, for the pictures.
+        samples: the data set, for the images.
         grounder: the model, for where it looked.
 
     Raises:
@@ -62,7 +60,7 @@ def write_html(
         else:
             body.append(show_cases(chosen, samples, log, grounder, result.found_score))
     body += _problems(result.problems)
-    html_page.write_page(path, f"{result.model or 'model'} on {_where(result)}", body)
+    html_page.write_page(path, f"{result.model or 'model'} on {where(result)}", body)
 
 
 def slice_bars(slices: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str) -> list[tuple[str, str]]:
@@ -79,11 +77,7 @@ def slice_bars(slices: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: st
     return drawn
 
 
-def _where(result: EvaluationResult) -> str:
-    return result.dataset + (f":{result.split}" if result.split else "")
-
-
-def _cards(result: EvaluationResult) -> str:
+def _cards(result: Result) -> str:
     values = []
     for name, metric in _CARDS:
         value, bounds = result.tally.value(metric), result.ci95.get(metric)
@@ -92,11 +86,11 @@ def _cards(result: EvaluationResult) -> str:
             values.append((name, percent(value), note))
     rate = result.found.get("false_alarm_rate")
     if rate is not None:
-        values.append(("false alarms", percent(rate), f"of {result.found['n_absent']} absent things"))
+        values.append(("false alarms", percent(rate), f"of {result.found['n_absent']} absent phrases"))
     return html_page.cards(values)
 
 
-def _tables(result: EvaluationResult) -> list[str]:
+def _tables(result: Result) -> list[str]:
     parts = [
         html_page.heading("Figures"),
         html_page.paragraph("In percent; in brackets the 95 % interval by bootstrap over images."),
@@ -107,14 +101,14 @@ def _tables(result: EvaluationResult) -> list[str]:
     return parts
 
 
-def _plots(result: EvaluationResult) -> list[str]:
+def _plots(result: Result) -> list[str]:
     sentence = trust_sentence(result)
     words = [html_page.paragraph(f"{sentence[0].upper()}{sentence[1:]}.")] if sentence else []
     charts = html_page.plots(_charts(result)) if has_matplotlib() else html_page.paragraph(_NO_CHARTS)
     return [html_page.heading("Plots"), *words, charts]
 
 
-def _charts(result: EvaluationResult) -> list[str]:
+def _charts(result: Result) -> list[str]:
     has_boxes = result.tally.value("rec.acc@0.5") is not None
     metric, title = ("rec.acc@0.5", "box Acc@0.5") if has_boxes else ("res.acc@0.5", "mask Acc@0.5")
     drawn = [html_page.plot(svg, f"{title} in percent by {name}") for name, svg in slice_bars(result.slices, metric)]
@@ -161,5 +155,5 @@ def _problems(problems: Sequence[str]) -> list[str]:
         return []
     rows = [["left out"], *([problem] for problem in problems[:_SHOWN_PROBLEMS])]
     more = len(problems) - _SHOWN_PROBLEMS
-    told = [html_page.paragraph(f"and {more} more, see metrics.json")] if more > 0 else []
-    return [html_page.heading("Left out"), html_page.table(rows), *told]
+    rest = [html_page.paragraph(f"and {more} more, see metrics.json")] if more > 0 else []
+    return [html_page.heading("Left out"), html_page.table(rows), *rest]

@@ -3,9 +3,9 @@
 import pytest
 
 from deixis.evaluate.evaluate import evaluate
-from deixis.evaluate.prediction_log import PredictionLog
+from deixis.evaluate.predict import AbsentPhrases, Predictor
+from deixis.evaluate.predictions import PredictionLog
 from deixis.evaluate.processes import split_by_image
-from deixis.evaluate.running import AbsentPhrases, Asker
 
 PHRASES = ("10 10 0.9", "8 3 0.7", "3 8 0.6", "1 1 0.4", "6 6 0.2")
 
@@ -40,8 +40,8 @@ def test_parts_when_one_sample_of_an_image_is_unknown_then_all_of_it_is_asked(fa
     data = data_of(make_sample)
     known = {one.index: one for one in evaluate(fake_grounder(), data).predictions if one.index != 4}
     grounder = fake_grounder()
-    asker = Asker(grounder=grounder, dataset=data, length_bounds=(2, 3, 5))
-    found = [one for part in asker.parts(range(15), known) for one in part.predictions]
+    predictor = Predictor(grounder=grounder, dataset=data)
+    found = [one for part in predictor.parts(range(15), known) for one in part.predictions]
     assert grounder.asked == [[sample.phrase for sample in data[3:6]]]
     assert [one.index for one in found] == list(range(15))
 
@@ -52,8 +52,8 @@ def test_parts_when_a_sample_has_changed_then_its_image_is_asked_again(fake_grou
     data[1] = make_sample(1, PHRASES[1], image=0, box=(0, 0, 9, 10))
     data[7] = make_sample(7, "other words", image=2)
     grounder = fake_grounder()
-    asker = Asker(grounder=grounder, dataset=data, length_bounds=(2, 3, 5))
-    assert sum(len(part.fresh) for part in asker.parts(range(15), known)) == 6
+    predictor = Predictor(grounder=grounder, dataset=data)
+    assert sum(len(part.predictions) for part in predictor.parts(range(15), known) if part.is_fresh) == 6
     assert len(grounder.asked) == 2
 
 
@@ -106,9 +106,7 @@ def test_parts_when_asked_in_pieces_then_what_one_asking_gives(fake_grounder, ma
     data = [make_sample(i, PHRASES[i % 5], image=i // 3, categories=("dog",)) for i in range(40)]
 
     def parts(pieces):
-        asker = Asker(
-            grounder=fake_grounder(), dataset=data, length_bounds=(2, 3, 5), absent=AbsentPhrases(data), keep_masks=True
-        )
-        return [one for piece in pieces for part in asker.parts(piece) for one in part.fresh]
+        predictor = Predictor(grounder=fake_grounder(), dataset=data, absent=AbsentPhrases(data), keep_masks=True)
+        return [one for piece in pieces for part in predictor.parts(piece) for one in part.predictions]
 
     assert parts(split_by_image(data, at_least=5)) == parts([range(40)])

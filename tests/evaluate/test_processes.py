@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deixis.data.scenes import open_scenes
-from deixis.evaluate import ranks
-from deixis.evaluate.processes import Task
-from deixis.evaluate.ranks import Ranks, torchrun_ranks
+from deixis.evaluate import processes
+from deixis.evaluate.processes import Ranks, Task, torchrun_ranks
 
 
 @settings(max_examples=25, deadline=None)
@@ -48,15 +47,15 @@ class Meeting:
 
 def ask(meeting, rank, size, task, samples, known, results):
     meeting.rank.number = rank
-    results[rank] = list(Ranks(rank, size).parts(task, task.load(), samples, known if rank == 0 else {}))
+    results[rank] = list(Ranks(rank, size).parts(task.predictor(task.load(), samples), known if rank == 0 else {}))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_parts_when_shared_out_then_all_processes_have_those_of_one(tiny_checkpoint, monkeypatch, size):
-    monkeypatch.setattr(ranks, "SAMPLES_AT_ONCE", 2)
+    monkeypatch.setattr(processes, "SAMPLES_AT_ONCE", 2)
     samples = open_scenes("scenes", "val", 7, 64)
     task = Task(model=str(tiny_checkpoint), dataset="scenes", split="val", limit=7, precision="float32")
-    alone = list(task.asker(task.load(), samples).parts(range(7)))
+    alone = list(task.predictor(task.load(), samples).parts(range(7)))
     known = {0: replace(alone[0].predictions[0], score=0.123)}
     meeting, results = Meeting(size), [None] * size
     monkeypatch.setattr(dist, "all_gather_object", meeting.all_gather_object)
@@ -90,19 +89,19 @@ def test_ranks_when_torchrun_starts_two_then_both_have_all_parts(tiny_checkpoint
     script.write_text(
         "import sys\n"
         "from deixis.data.scenes import open_scenes\n"
-        "from deixis.evaluate import ranks\n"
-        "from deixis.evaluate.evaluate import _collect\n"
-        "from deixis.evaluate.processes import Task\n"
-        "ranks.SAMPLES_AT_ONCE = 3\n"
+        "from deixis.evaluate import processes\n"
+        "from deixis.evaluate.evaluate import score_parts\n"
+        "processes.SAMPLES_AT_ONCE = 3\n"
         "samples = open_scenes('scenes', 'val', 10, 64)\n"
-        "task = Task(model=sys.argv[1], dataset='scenes', split='val', limit=10, precision='float32')\n"
+        "task = processes.Task(model=sys.argv[1], dataset='scenes', split='val', limit=10, precision='float32')\n"
         "for _ in range(2):\n"  # one after the other, as a comparison does
-        "    with ranks.torchrun_ranks() as held:\n"
+        "    with processes.torchrun_ranks() as held:\n"
+        "        predictor = task.predictor(task.load(), samples)\n"
         "        if held.size > 1:\n"
-        "            parts = [part for _, parts in held.parts(task, task.load(), samples, {}) for part in parts]\n"
+        "            parts = [part for _, parts in held.parts(predictor, {}) for part in parts]\n"
         "        else:\n"
-        "            parts = list(task.asker(task.load(), samples).parts(range(10)))\n"
-        "told = _collect(parts, (), baselines=True, log=None).report()\n"
+        "            parts = list(predictor.parts(range(10)))\n"
+        "told = score_parts(parts, ()).report()\n"
         "open(f'{sys.argv[2]}-{held.rank}-of-{held.size}', 'w').write(repr(told))\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
