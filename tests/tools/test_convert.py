@@ -181,7 +181,7 @@ def test_convert_when_a_name_does_not_tell_then_refused(tmp_path, records, image
 def test_convert_when_writing_fails_then_the_old_file_stays(tmp_path, records, images, monkeypatch):
     old = tmp_path / "instances.json"
     old.write_text("old")
-    monkeypatch.setattr("deixis.data.whole_file.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("deixis.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         convert(records, old, "seqtr", images=images)
     assert old.read_text() == "old"

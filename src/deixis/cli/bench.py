@@ -62,7 +62,7 @@ def bench(
     from deixis.bench.bench import bench as measure
     from deixis.bench.subjects import find_subjects
     from deixis.bench.timing import PRECISIONS
-    from deixis.data.whole_file import whole_file
+    from deixis.files import atomic_write
     from deixis.progress import progress_report
 
     _check_files(as_json, plot, accuracy, rounds)
@@ -84,7 +84,7 @@ def bench(
     tell_problems(result.problems)
     _print(result)
     if as_json is not None:
-        with whole_file(as_json) as file:
+        with atomic_write(as_json) as file:
             file.write(json.dumps(report(result), indent=1, allow_nan=False).encode())
     if plot is not None:
         _write_plot(plot, result, known)
@@ -164,7 +164,7 @@ def _write_plot(path: Path, result: Result, known: dict[str, float] | None) -> N
     import statistics
 
     from deixis.bench.speed_plot import Point, draw_speed_accuracy
-    from deixis.data.whole_file import whole_file
+    from deixis.files import atomic_write
 
     dataset, values = recorded_accuracy(result) if known is None else ("", known)
     several = len({row.precision for row in result.rows}) > 1
@@ -181,7 +181,7 @@ def _write_plot(path: Path, result: Result, known: dict[str, float] | None) -> N
         if name not in values:
             tell(f"{name} is not plotted: its accuracy{f' on {dataset}' if dataset else ''} is not known")
     picture = draw_speed_accuracy(points, accuracy_label=f"Acc@0.5 on {dataset}" if dataset else "accuracy")
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         picture.save(file, format="PNG")
 
 

@@ -29,8 +29,8 @@ def show(
     """Draw a sheet of samples: box, tinted mask, phrase; as a picture, or as a page that stands alone."""
     check_writable(out, suffixes=(*PICTURES, *PAGES))
     from deixis.data import open_dataset, parse_dataset_spec
-    from deixis.data.whole_file import whole_file
     from deixis.drawing import draw_sheet
+    from deixis.files import atomic_write
     from deixis.tools.contact_sheet import Card, facts_of, write_page
 
     name, split = parse_dataset_spec(dataset)
@@ -42,13 +42,13 @@ def show(
         why = f" ({problems[0]})" if problems else ""
         raise ValueError(f"expected samples that can be drawn in {dataset!r}, got none{why}; choose other data")
     if out.suffix.lower() in PAGES:
-        with whole_file(out) as file:
+        with atomic_write(out) as file:
             cards = (Card(picture=p, phrase=s.phrase, facts=facts_of(s)) for p, s in _with(first, drawn))
             count = write_page(file, dataset, cards)
     else:
         pictures = [picture for picture, _ in _with(first, drawn)]
         count, sheet = len(pictures), draw_sheet(pictures, columns=columns)
-        with whole_file(out) as file:
+        with atomic_write(out) as file:
             sheet.save(file, format=_format(out))
     tell_problems([*getattr(samples, "problems", ()), *problems])
     typer.echo(f"{count} samples drawn to {out}")

@@ -105,10 +105,10 @@ def _print(report: dict[str, Any]) -> None:
 
 def _draw(found: DatasetStatistics, path: Path) -> None:
     from deixis.charts import draw_panels
-    from deixis.data.whole_file import whole_file
+    from deixis.files import atomic_write
 
     picture = draw_panels(_panels(found))
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         picture.save(file, format="PNG")
 
 

@@ -91,9 +91,9 @@ def draw_models(wishes: Wishes) -> None:
 
 def write_picture(picture: Image.Image, out: Path) -> None:
     """Write it whole or not at all, and say so."""
-    from deixis.data.whole_file import whole_file
+    from deixis.files import atomic_write
 
-    with whole_file(out) as file:
+    with atomic_write(out) as file:
         picture.save(file, format="PNG")
     tell(f"wrote {out}")
 

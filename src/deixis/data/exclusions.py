@@ -10,7 +10,7 @@ from pathlib import Path
 from deixis.data.annotation_fields import shorten
 from deixis.data.formats.json_stream import Element, stream_json
 from deixis.data.image_keys import file_key, split_keys
-from deixis.data.whole_file import whole_file
+from deixis.files import atomic_write
 
 _VERSION = 1
 
@@ -37,7 +37,7 @@ def write_exclusions(path: Path, exclusions: Exclusions) -> None:
         OSError: the folder cannot be written to.
     """
     content = {"deixis_exclusions": _VERSION, "from": list(exclusions.sources), "keys": sorted(exclusions.keys)}
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(content, ensure_ascii=False, indent=0).encode("utf-8") + b"\n")
 
 

@@ -19,7 +19,7 @@ from deixis.data.formats.jsonl import sample_of_line, write_jsonl
 from deixis.data.formats.packed_masks import pack_mask
 from deixis.data.formats.sample_table import SampleTable
 from deixis.data.image_keys import image_keys, join_keys
-from deixis.data.whole_file import whole_file
+from deixis.files import atomic_write
 from deixis.structures import Sample
 
 PARTS = (
@@ -122,7 +122,7 @@ def make_mixed(
     out.mkdir(parents=True, exist_ok=True)
     mixing = _Mixing(exclusions, mix, progress or (lambda done, total: None))
     write_jsonl(out / "train.jsonl", mixing.at_least_one(opened))
-    with whole_file(out / RECORD) as file:
+    with atomic_write(out / RECORD) as file:
         file.write(json.dumps(mix.report(), indent=1).encode("utf-8") + b"\n")
     return mix
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from deixis.data.whole_file import whole_file
 from deixis.evaluate.calibration import is_right
 from deixis.evaluate.evaluate import EvaluationResult, evaluate_command_result, score_table
 from deixis.evaluate.metrics.bootstrap import REPLICATES, Interval, paired_difference
@@ -19,7 +18,8 @@ from deixis.evaluate.metrics.sums import RATIOS
 from deixis.evaluate.prediction_log import Prediction, PredictionLog
 from deixis.evaluate.report import html_page
 from deixis.evaluate.report.gallery import answer_picture, notes_on, quality, target_picture
-from deixis.evaluate.report.markdown import SHOWN_PARTS, TITLES, markdown_table, percent, write_text
+from deixis.evaluate.report.markdown import SHOWN_PARTS, TITLES, markdown_table, percent
+from deixis.files import atomic_write, write_text
 from deixis.structures import Sample
 
 Pair = tuple[Prediction, Prediction]
@@ -250,7 +250,7 @@ def _write(comparison: Comparison, folder: Path, samples: Sequence[Sample]) -> N
     html_page.write_page(folder / "comparison.html", f"{names}, on {comparison.a.dataset}", body)
     write_text(folder / "comparison.md", "\n\n".join([*head, markdown_table(rows)]) + "\n")
     report = {**comparison.report(), "problems": list(comparison.problems)}
-    with whole_file(folder / "comparison.json") as file:
+    with atomic_write(folder / "comparison.json") as file:
         file.write((json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 

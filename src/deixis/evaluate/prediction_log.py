@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
 
 from deixis.data.annotation_fields import four_numbers, parse_json
-from deixis.data.whole_file import whole_file
 from deixis.evaluate.metrics import SampleScore
+from deixis.files import atomic_write
 from deixis.structures import BoxXyxy, Rle
 
 
@@ -124,7 +124,7 @@ class PredictionLog:
         """Close, and bring the lines of these samples into this order, whole or not at all; others are dropped."""
         self.close()
         places: dict[int, tuple[int, int]] = {}
-        with self.path.open("rb") as source, whole_file(self.path) as target:
+        with self.path.open("rb") as source, atomic_write(self.path) as target:
             for index in order:
                 start, length = self._places[index]
                 source.seek(start)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from deixis.data.whole_file import whole_file
 from deixis.evaluate.answers import Answers, Counts, Scored
 from deixis.evaluate.metrics import Tally
 from deixis.evaluate.metrics.bootstrap import REPLICATES, Interval, intervals
@@ -20,6 +19,7 @@ from deixis.evaluate.metrics.slices import report_slices
 from deixis.evaluate.metrics.table import ScoreTable
 from deixis.evaluate.predictions import BoxForm, Line, read_lines
 from deixis.evaluate.targets import Target, open_for_scoring, read_targets
+from deixis.files import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ def write_score(result: ScoreResult, path: Path) -> None:
         OSError: the folder cannot be written.
     """
     text = json.dumps({**result.report(), "problems": list(result.problems)}, indent=2, allow_nan=False) + "\n"
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

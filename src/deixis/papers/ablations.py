@@ -13,9 +13,10 @@ from typing import Any
 
 from deixis.config import config_to_dict, preset
 from deixis.evaluate.evaluate import evaluate_command_result
+from deixis.files import write_text
 from deixis.papers.experiments import IE, REC, RES, Experiment, Row
 from deixis.train.recipes import Recipe, recipe
-from deixis.train.trainer import run, write_whole
+from deixis.train.trainer import run
 
 BUDGETS = ("small", "paper")
 SMALL_STEPS = 300
@@ -100,7 +101,7 @@ def _figures(plan: Plan, row: Row, seed: int) -> tuple[float | None, ...]:
             str(checkpoint), name, split=split, root=plan.root, limit=plan.limit,
             suppression=row.suppression, precision=plan.precision, show_progress=True,
         )  # fmt: skip
-        write_whole(result, json.dumps({"row": row.name, "seed": seed, **measured.report()}, indent=1))
+        write_text(result, json.dumps({"row": row.name, "seed": seed, **measured.report()}, indent=1))
     report = json.loads(result.read_text(encoding="utf-8"))
     return tuple(column_value(report, column) for column in plan.experiment.columns)
 
@@ -112,7 +113,7 @@ def _trained(made: Recipe, folder: Path, label: str) -> Path:
         if sys.stderr is not None:
             print(f"training {label} in {folder}", file=sys.stderr, flush=True)
         run(made, folder, resume=(folder / "state.pt").is_file())
-        write_whole(finished, "")
+        write_text(finished, "")
     return folder / "checkpoint"
 
 

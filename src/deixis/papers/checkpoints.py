@@ -12,8 +12,8 @@ from typing import Any
 
 from deixis.data import parse_dataset_spec
 from deixis.evaluate.evaluate import evaluate_command_result
+from deixis.files import write_text
 from deixis.hub import find_checkpoint
-from deixis.train.state import write_whole
 
 _BLOCK = 1 << 20
 
@@ -88,7 +88,7 @@ def measured_report(
             show_progress=True,
         )  # fmt: skip
         stored.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(stored, json.dumps({"measured": model, **result.report()}, indent=1))
+        write_text(stored, json.dumps({"measured": model, **result.report()}, indent=1))
     return json.loads(stored.read_text(encoding="utf-8"))
 
 

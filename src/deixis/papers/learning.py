@@ -14,13 +14,14 @@ from PIL import Image
 
 from deixis.charts import Line, Panel, draw_panels
 from deixis.evaluate.evaluate import evaluate
+from deixis.files import write_text
 from deixis.grounder import Grounder
 from deixis.hub import load_checkpoint
 from deixis.papers.ablations import column_value
 from deixis.papers.experiments import REC, RES
 from deixis.progress import progress_over
 from deixis.structures import Sample
-from deixis.train.state import kept_states, write_whole
+from deixis.train.state import kept_states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def measure_learning(run: Path, samples: Sequence[Sample], data: str, *, precisi
     for state in states:
         if state.name not in figures:
             figures[state.name] = _measured(run, state, samples, precision)
-            write_whole(stored, json.dumps({**known, key: figures}, indent=1))
+            write_text(stored, json.dumps({**known, key: figures}, indent=1))
     return Learning(
         name=str(run),
         steps=tuple(int(state.stem.partition("-")[2]) for state in states),

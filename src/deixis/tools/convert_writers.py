@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from deixis.data.formats.jsonl import write_jsonl
-from deixis.data.whole_file import whole_file
+from deixis.files import atomic_write
 from deixis.geometry.masks import read_mask
 from deixis.structures import BoxXyxy, Instance, Sample
 
@@ -80,7 +80,7 @@ def write_transvg(out: Path, rows: Sequence[Row], report: Report, *, corners: bo
         report.lost["id"] += len(rows)
     buffer = io.BytesIO()
     torch.save(tuples, buffer)
-    with whole_file(out) as file:
+    with atomic_write(out) as file:
         file.write(buffer.getvalue())
     report.written = len(rows)
 
@@ -133,7 +133,7 @@ def write_mcn(out: Path, rows: Sequence[Row], report: Report) -> None:
             lines.append(f"{file} {whole},0,{number} ~ {' ~ '.join(sentences)}\n")
             if sample.mask is not None:
                 np.save(folder / f"{number}.npy", read_mask(sample.mask, hw).astype(np.uint8))
-        with whole_file(out) as target:
+        with atomic_write(out) as target:
             target.write("".join(lines).encode("utf-8"))
         _replace_folder(folder, out.with_name(f"{out.name}.masks"))
     finally:
@@ -165,7 +165,7 @@ def write_refer(out: Path, rows: Sequence[Row], report: Report) -> None:
         )  # fmt: skip
     out.mkdir(exist_ok=True)
     _write_json(out / "instances.json", document.whole())
-    with whole_file(out / "refs(unc).p") as file:
+    with atomic_write(out / "refs(unc).p") as file:
         file.write(pickle.dumps(refs, protocol=2))
     report.written = len(rows)
 
@@ -251,7 +251,7 @@ def _runs(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _write_json(path: Path, value: object) -> None:
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8"))
 
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deixis.evaluate.metrics.calibration import calibration_error
+from deixis.files import write_text
 from deixis.geometry.boxes import box_iou
 from deixis.grounder import Grounder
 from deixis.language.synonyms import is_surely_absent
 from deixis.progress import progress_over
 from deixis.structures import Sample
-from deixis.train.state import write_whole
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -184,7 +184,7 @@ def store_in_config(folder: Path, **entries: Any) -> None:  # noqa: ANN401  JSON
     path = folder / "config.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
     stored.update(entries)
-    write_whole(path, json.dumps(stored, indent=1))
+    write_text(path, json.dumps(stored, indent=1))
 
 
 def stored_regression(grounder: Grounder) -> tuple[Sequence[float], float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast, overload
 
 from deixis.data.annotation_fields import four_numbers, has_half_letters, mask_from_json, parse_json, shorten
-from deixis.data.whole_file import whole_file
+from deixis.files import atomic_write
 from deixis.structures import Instance, Sample, check_box
 
 Record = dict[str, object]
@@ -93,7 +93,7 @@ def write_jsonl(path: str | Path, samples: Iterable[Sample]) -> int:
     """
     path = Path(path)
     count = 0
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         for sample in samples:
             row = json.dumps(_record_of(sample, path.parent), ensure_ascii=False, allow_nan=False)
             file.write(row.encode("utf-8") + b"\n")

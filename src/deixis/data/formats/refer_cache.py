@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from deixis.data.formats.image_folders import Key
 from deixis.data.formats.packed_masks import PackedMask, unpack_mask
 from deixis.data.formats.refer_instances import ImageRecord, ReferInstances
-from deixis.data.whole_file import whole_file
+from deixis.files import atomic_write
 from deixis.structures import Instance, Rle
 
 MIN_BYTES = 8 * 2**20
@@ -167,7 +167,7 @@ def store_split(path: Path, files: Sequence[Path], read: SplitRead) -> None:
     arrays["record"] = np.frombuffer(json.dumps(record).encode("ascii"), dtype=np.uint8)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.data.annotation_fields import shorten
-from deixis.data.whole_file import whole_file
+from deixis.files import atomic_write
 
 Columns = dict[str, NDArray[Any]]
 
@@ -42,7 +42,7 @@ def pack_texts(texts: Iterable[str]) -> tuple[NDArray[np.uint8], NDArray[np.int6
 def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> dict[str, int]:
     """Write the columns, whole or not at all; where each one starts, in bytes."""
     starts: dict[str, int] = {}
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         for name, column in columns.items():
             file.write(b"\0" * (-file.tell() % _ALIGNMENT))
             starts[name] = file.tell()

@@ -19,7 +19,7 @@ from deixis.data.annotation_fields import parse_json
 from deixis.data.packed.columns import write_columns
 from deixis.data.packed.reading import FORM, INDEX, SAMPLES, checksum
 from deixis.data.packed.sample_columns import ColumnWriter, PackedImage
-from deixis.data.whole_file import whole_file
+from deixis.files import atomic_write
 from deixis.geometry.images import Letterbox, read_image
 from deixis.structures import Sample
 
@@ -161,7 +161,7 @@ def _pack_shard(samples: Sequence[Sample], sources: Sequence[_Source], path: Pat
     (path.parent / INDEX).unlink(missing_ok=True)  # what it tells is no longer so
     record.unlink(missing_ok=True)
     digest, images, start = hashlib.sha256(), [], 0
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         for source in sources:
             try:
                 pixels = _read(samples, source)
@@ -176,7 +176,7 @@ def _pack_shard(samples: Sequence[Sample], sources: Sequence[_Source], path: Pat
             start += small.nbytes
     shard = _Shard(images, start, digest.hexdigest())
     text = json.dumps({"size": done.size, "keys": keys, **shard._asdict()})
-    with whole_file(record) as file:
+    with atomic_write(record) as file:
         file.write(text.encode("utf-8"))
     return shard
 
@@ -306,5 +306,5 @@ def _write_index(
                    for number, shard in enumerate(shards)],
         "problems": told + ([f"and {len(done.problems) - len(told)} more"] if len(told) < len(done.problems) else []),
     }  # fmt: skip
-    with whole_file(folder / INDEX) as file:
+    with atomic_write(folder / INDEX) as file:
         file.write(json.dumps(index, indent=1).encode("utf-8"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from deixis.evaluate.report.markdown import write_text
+from deixis.files import write_text
 
 PICTURE_PX = 320
 """The longer side of a picture, at most."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deixis.data.whole_file import whole_file
 from deixis.evaluate.metrics.slices import METRICS
 from deixis.evaluate.metrics.sums import RATIOS
+from deixis.files import write_text
 
 if TYPE_CHECKING:
     from deixis.evaluate.evaluate import EvaluationResult
@@ -115,12 +115,6 @@ def write_report(result: EvaluationResult, folder: Path) -> None:
     metrics = {**result.report(), "problems": list(result.problems)}
     write_text(folder / "metrics.md", markdown(result))
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all; what is no Unicode becomes a question mark."""
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8", "replace"))
 
 
 def _rows(result: EvaluationResult, *, with_interval: bool) -> list[list[str]]:
