@@ -5,8 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deixis.cli import app
-from deixis.data import SCENES, parse_dataset_spec
-from deixis.data.opening import REFER
+from deixis.data import REFER, SCENES, parse_dataset_spec
 from deixis.papers import ablations
 from deixis.papers.ablations import Figures, Plan, column_value, folder_of, format_rows, measure
 from deixis.papers.experiments import EXPERIMENTS, IE, MCN_TABLE_2, MCN_TABLE_3, REC, RES, Experiment, Row

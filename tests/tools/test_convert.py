@@ -13,8 +13,7 @@ from deixis.data import open_dataset
 from deixis.data.formats.jsonl import read_jsonl
 from deixis.geometry.masks import encode_rle, read_mask
 from deixis.structures import Instance, Sample
-from deixis.tools.convert import FORMS, convert
-from deixis.tools.convert_writers import to_xywh
+from deixis.tools.convert import FORMS, convert, to_xywh
 
 HW = (50, 100)
 POLYGON = [[5.25, 10.5, 25.0, 10.5, 25.0, 40.75, 5.25, 40.75]]

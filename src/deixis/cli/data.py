@@ -84,7 +84,7 @@ def anchors(
         tell(f"drawing {_DRAWN_FOR_ANCHORS} of {len(samples)} scenes; --limit sets how many")
         samples = samples[:_DRAWN_FOR_ANCHORS]
     shapes = read_shapes(progress_over(samples, "samples"), size)
-    tell_problems([*getattr(samples, "problems", ()), *shapes.problems])
+    tell_problems([*samples.problems, *shapes.problems])
     found = find_anchors(shapes.sizes_px, number, np.random.default_rng(0))
     iou = shape_iou(shapes.sizes_px, found)
     result = {

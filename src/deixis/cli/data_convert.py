@@ -40,9 +40,7 @@ def convert(
     if form is None:
         raise ValueError(f"expected --to out of {', '.join(FORMS)} for {str(out)!r}, got none; add it")
     samples = open_dataset(name, split=split, root=root, limit=limit)
-    if limit is not None and len(samples) > limit:
-        samples = samples[:limit]
     with progress_report("samples") as progress:
         done = convert_samples(samples, out, form, images=images, masks=masks, pictures=pictures, progress=progress)
-    tell_problems([*getattr(samples, "problems", ()), *done.problems])
+    tell_problems([*samples.problems, *done.problems])
     typer.echo(str(done))

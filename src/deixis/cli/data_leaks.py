@@ -42,8 +42,8 @@ def leaks(
     """Say which images are both trained and measured on. Status 1 where there are any."""
     if write_exclusions is not None:
         check_writable(write_exclusions)
-    from deixis.data.exclusions import write_exclusions as write
     from deixis.progress import progress_report
+    from deixis.tools.image_keys import write_exclusions as write
     from deixis.tools.leaks import find_leaks
 
     with progress_report("samples") as progress:

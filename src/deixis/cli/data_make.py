@@ -11,7 +11,7 @@ import typer
 from deixis.cli.running import tell, tell_problems
 
 if TYPE_CHECKING:
-    from deixis.data.mixed import Mix
+    from deixis.tools.mix import Mix
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make a data set of others.")
 
@@ -39,8 +39,8 @@ def mixed(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write the large-scale mix, without the images of the val and test splits of all data sets below the root."""
-    from deixis.data.mixed import make_mixed
     from deixis.progress import progress_report
+    from deixis.tools.mix import make_mixed
 
     folder = out if out is not None else root / "mixed"
     if folder.is_file():

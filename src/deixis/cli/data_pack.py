@@ -26,14 +26,11 @@ def pack(
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"expected an existing folder for {str(out)!r}, found none; make it first")
     from deixis.data import default_split, open_dataset, parse_dataset_spec
-    from deixis.data.packed.reading import PackedSamples
-    from deixis.data.packed.writer import write_pack
+    from deixis.data.packed import PackedSamples, write_pack
     from deixis.progress import progress_report
 
     name, split = parse_dataset_spec(dataset)
     samples = open_dataset(name, split=split, root=root, limit=limit)
-    if limit is not None and len(samples) > limit:
-        samples = samples[:limit]
     if isinstance(samples, PackedSamples) and samples.folder.resolve() == out.resolve():
         raise ValueError(f"expected another folder than the pack {str(out)!r} itself; choose another name")
     with progress_report("images") as progress:

@@ -50,7 +50,7 @@ def show(
         count, sheet = len(pictures), draw_sheet(pictures, columns=columns)
         with atomic_write(out) as file:
             sheet.save(file, format=_format(out))
-    tell_problems([*getattr(samples, "problems", ()), *problems])
+    tell_problems([*samples.problems, *problems])
     typer.echo(f"{count} samples drawn to {out}")
 
 

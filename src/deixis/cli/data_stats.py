@@ -44,7 +44,7 @@ def stats(
         samples = samples[:_DRAWN]
     with progress_report("samples") as progress:
         found = measure_dataset(samples, progress)
-    tell_problems([*getattr(samples, "problems", ()), *found.problems])
+    tell_problems([*samples.problems, *found.problems])
     if not found.samples:
         raise ValueError(f"expected samples to measure in {dataset!r}, got none; choose other data")
     report = {"dataset": name, "split": split or default_split(name), **found.report()}

@@ -76,7 +76,7 @@ def _tell_leak(model: str, name: str, split: str | None) -> None:
     """Warn where the model's training, as its checkpoint tells it, may have seen what is measured on."""
     from deixis.data import default_split
     from deixis.hub import find_checkpoint
-    from deixis.tools.leak_warning import leak_warning
+    from deixis.tools.leaks import leak_warning
 
     try:
         config = json.loads((find_checkpoint(model) / "config.json").read_text(encoding="utf-8"))
