@@ -25,7 +25,7 @@ from deixis.data.augment.pipelines import PIPELINES, Pipeline
 from deixis.data.captions.writing import VisibleInstance
 from deixis.data.epochs import Epochs
 from deixis.data.formats.jsonl import write_jsonl
-from deixis.data.packed.writer import write_pack
+from deixis.data.packed import write_pack
 from deixis.geometry.masks import box_from_mask
 from deixis.structures import Sample
 

@@ -38,7 +38,7 @@ from deixis.data import open_dataset
 from deixis.data.augment.pipelines import PIPELINES
 from deixis.data.epochs import Epochs
 from deixis.data.formats.jsonl import write_jsonl
-from deixis.data.packed.writer import write_pack
+from deixis.data.packed import write_pack
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer, WordTokenizer
 from deixis.models import attention

@@ -19,12 +19,13 @@ MAX_BODY_LINES = 40
 MAY_IMPORT = {
     "config": set(),
     "structures": set(),
+    "files": set(),
     "progress": set(),
     "verdict": set(),
     "geometry": {"config", "structures"},
     "language": {"config", "structures", "geometry"},
-    "data": {"config", "structures", "progress", "geometry", "language"},
-    "models": {"config", "structures", "geometry", "language"},
+    "data": {"config", "structures", "files", "progress", "geometry", "language"},
+    "models": {"config", "structures", "files", "geometry", "language"},
     "drawing": {"config", "structures", "geometry", "progress", "verdict"},
     "charts": set(),
     "text_tables": set(),
@@ -99,7 +100,7 @@ def test_import_deixis_when_done_then_torch_and_pillow_are_not_loaded():
 
 def test_ground_floor_when_imported_then_torch_is_not_loaded():
     without_torch = (
-        "config", "structures", "progress", "verdict", "geometry", "language", "drawing", "charts",
+        "config", "structures", "files", "progress", "verdict", "geometry", "language", "drawing", "charts",
         "text_tables", "cli", "data", "tools",
     )  # fmt: skip
     modules = [

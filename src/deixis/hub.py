@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deixis.config import config_from_dict, config_to_dict, has_word_pieces
+from deixis.files import atomic_files
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
 from deixis.models.registry import build_model
@@ -177,13 +176,9 @@ def save_checkpoint(
         "metrics": metrics or {},
         "recipe": recipe or {},
     }
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        work = Path(scratch)
+    with atomic_files(folder) as work:
         if not (folder / "README.md").exists():
             (work / "README.md").write_text(_CARD.format(**config), encoding="utf-8")
         save_file(tensors, work / "model.safetensors")
         (work / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         tokenizer.save(work)
-        for file in work.iterdir():
-            file.chmod(0o644)
-            os.replace(file, folder / file.name)

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deixis.data import Samples
 from deixis.data.augment.pipelines import PIPELINES, Pipeline
-from deixis.data.epochs import Epochs, group_by_referent
-from deixis.data.formats.jsonl import ReadSamples
+from deixis.data.epochs import Epochs
 from deixis.data.loading import CanvasRules
-from deixis.data.scenes import open_scenes
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
 
@@ -38,9 +37,7 @@ def epochs():
 
 
 def test_problems_when_samples_were_left_out_then_those_of_the_reader():
-    assert Epochs(ReadSamples(samples_of(), ["line 3: expected a box"]), REFERENTS).problems == (
-        "line 3: expected a box",
-    )
+    assert Epochs(Samples(samples_of(), ["line 3: expected a box"]), REFERENTS).problems == ("line 3: expected a box",)
     assert Epochs(samples_of(), REFERENTS).problems == ()
 
 
@@ -282,27 +279,3 @@ def test_batch_when_the_sample_lists_rivals_then_a_phrase_that_counts_keeps_them
 @pytest.mark.parametrize("augment", [None, Pipeline(), PIPELINES["mcn"]])
 def test_batch_when_there_is_nothing_to_do_then_as_without_augmentation(epochs, augment):
     assert_equal_batches(batch(Epochs(samples_of(), REFERENTS, augment=augment), 2), batch(epochs, 2))
-
-
-# groups
-
-
-def test_group_when_image_and_box_agree_then_one_referent():
-    samples = [
-        sample(0, 0), sample(1, 1), sample(2, 0), sample(3, 0, box_xyxy_px=(1.0, 0.0, 32.0, 32.0)),
-        sample(4, 0, box_xyxy_px=None), sample(5, 1),
-    ]  # fmt: skip
-    assert group_by_referent(samples) == [[0, 2], [1, 5], [3], [4]]
-
-
-def test_group_when_scenes_are_drawn_then_every_sample_is_in_one_group():
-    scenes = open_scenes("scenes", "train", 4, size=64)
-    groups = group_by_referent(scenes)
-    assert sorted(index for group in groups for index in group) == list(range(4))
-    one = Epochs(scenes, groups).batch(0, 0, images=2, phrases=1, size=64, absent=0.0)
-    assert one.masks.shape == (2, 16, 16)
-    assert one.has_mask.all()
-
-
-def test_group_when_there_is_nothing_then_no_groups():
-    assert group_by_referent([]) == []

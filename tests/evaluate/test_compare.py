@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deixis.data.formats.jsonl import ReadSamples
+from deixis.data import Samples
 from deixis.evaluate.compare import compare, compare_command_result, format_comparison
 from deixis.evaluate.evaluate import evaluate
 
@@ -64,7 +64,7 @@ def test_compare_when_data_differ_then_value_error(both, fake_grounder, make_sam
 def test_compare_command_result_when_run_then_reports_and_pictures_of_both(
     fake_grounder, make_sample, tmp_path, monkeypatch
 ):
-    data = ReadSamples([make_sample(i, PHRASES[i % 3]) for i in range(6)], ["line 9: expected a box"])
+    data = Samples([make_sample(i, PHRASES[i % 3]) for i in range(6)], ["line 9: expected a box"])
     made = {"a": fake_grounder("a"), "b": fake_grounder("b", shrink=2)}
     monkeypatch.setattr("deixis.grounder.load", lambda model, **_options: made[model])
     monkeypatch.setattr("deixis.data.open_dataset", lambda name, **_options: data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from deixis.data.formats.jsonl import ReadSamples
+from deixis.data import Samples
 from deixis.evaluate.evaluate import evaluate, evaluate_command_result
 from deixis.evaluate.predictions import Prediction, PredictionLog
 from deixis.evaluate.report.tables import format_result, write_report
@@ -215,7 +215,7 @@ def test_evaluate_when_a_box_lies_outside_then_it_is_told_and_left_out():
 
 
 def test_evaluate_when_the_data_set_has_problems_then_they_are_told():
-    dataset = ReadSamples([sample(1)], ["line 2: expected a JSON object"])
+    dataset = Samples([sample(1)], ["line 2: expected a JSON object"])
     assert evaluate(FakeGrounder(), dataset).problems == ("line 2: expected a JSON object",)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from deixis.geometry.boxes import box_iou
-from deixis.geometry.images import MAX_PIXELS, Letterbox, letterbox, read_image
+from deixis.geometry.images import MAX_PIXELS, Letterbox, image_hw, letterbox, read_image
 from deixis.geometry.masks import box_from_mask
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -461,3 +461,63 @@ def test_squash_when_a_mask_goes_and_comes_back_then_it_is_the_same():
 def test_letterbox_when_the_way_to_resize_is_unknown_then_refused():
     with pytest.raises(ValueError, match=r"expected resize to be one of \('letterbox', 'squash'\), got 'crop'"):
         Letterbox.fit((20, 40), 80, "crop")
+
+
+# sizes from heads
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_image_hw_when_photo_is_turned_then_as_decoded(tmp_path, ending, orientation):
+    photo, path = Image.new("RGB", (40, 20)), tmp_path / f"p.{ending}"
+    exif = photo.getexif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    photo.save(path, exif=exif)
+    assert image_hw(path) == read_image(path).shape[:2]
+    assert image_hw(path) == ((40, 20) if (orientation or 1) > 4 else (20, 40))
+
+
+@pytest.mark.parametrize("ending", ["gif", "bmp", "ppm"])
+def test_image_hw_when_format_has_no_orientation_then_as_stored(tmp_path, ending):
+    Image.new("RGB", (40, 20)).save(tmp_path / f"p.{ending}")
+    assert image_hw(tmp_path / f"p.{ending}") == (20, 40)
+
+
+def test_image_hw_when_too_large_then_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "p.png"
+    Image.new("1", (10_001, 10_000)).save(path)
+    with pytest.raises(ValueError, match="at most 100000000 pixels, got 10001 x 10000"):
+        image_hw(path)
+    monkeypatch.setattr("deixis.geometry.images.MAX_FILE_BYTES", 9)
+    with pytest.raises(ValueError, match="at most 9 bytes"):
+        image_hw(path)
+
+
+def test_image_hw_when_just_small_enough_then_read_without_a_warning(tmp_path):
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "p.png")  # Pillow warns from 89 million pixels on
+    assert image_hw(tmp_path / "p.png") == (10_000, 10_000)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"], ids=len)
+def test_image_hw_when_file_is_no_image_then_in_the_words_of_reading(tmp_path, content):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    told = []
+    for read in (image_hw, read_image):
+        with pytest.raises(ValueError, match=r"bad\.png") as caught:
+            read(path)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_image_hw_when_it_is_a_folder_or_missing_then_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="got a directory"):
+        image_hw(tmp_path)
+    with pytest.raises(FileNotFoundError, match="none"):
+        image_hw(tmp_path / "none.jpg")
+
+
+def test_image_hw_when_exif_is_damaged_then_the_pixels_count(tmp_path):
+    Image.new("RGB", (40, 20)).save(tmp_path / "p.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert image_hw(tmp_path / "p.jpg") == (20, 40)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from deixis.data.formats.jsonl import ReadSamples
+from deixis.data import Samples
 from deixis.geometry.images import letterbox
 from deixis.geometry.masks import encode_rle
 from deixis.models.base import Answer
@@ -115,7 +115,7 @@ def test_mcn_table_1_when_samples_are_bad_then_told_and_left_out_and_the_rest_me
         sample(6, mask=tmp_path / "gone.png"),
         sample(7, box_xyxy_px=(70.0, 0.0, 80.0, 9.0)),
     ]
-    table = mcn_table_1(FakeGrounder(answer_of()), ReadSamples(data, ["line 9: expected a JSON object"]))
+    table = mcn_table_1(FakeGrounder(answer_of()), Samples(data, ["line 9: expected a JSON object"]))
     assert table.tallies["none"].n == 2
     starts = ["line 9", "sample '2'", "sample '3'", "sample '5'", "sample '6'", "sample '7'"]
     assert [problem.split(":")[0] for problem in table.problems] == starts

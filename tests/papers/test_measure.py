@@ -5,8 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deixis.cli import app
-from deixis.data import SCENES, parse_dataset_spec
-from deixis.data.opening import REFER
+from deixis.data import REFER, SCENES, parse_dataset_spec
 from deixis.papers import measure as measuring
 from deixis.papers.measure import Measured, Meter, Plan, column_value, format_rows, measure
 from deixis.papers.tables import EXPERIMENTS, IE, MCN_TABLE_2, MCN_TABLE_3, REC, RES, Experiment, Row

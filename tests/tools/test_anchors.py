@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from deixis.geometry.images import read_image
 from deixis.structures import Sample
-from deixis.tools.anchors import find_anchors, read_image_hw, read_shapes, shape_iou
+from deixis.tools.anchors import find_anchors, read_shapes, shape_iou
 
 
 def rng(seed=0):
@@ -137,27 +136,6 @@ def test_shapes_when_no_sample_has_a_box_then_none():
     assert read_shapes([], 416).sizes_px.shape == (0, 2)
 
 
-# the size from the header
-
-
-@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
-@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
-def test_image_hw_when_photo_is_turned_then_as_decoded(tmp_path, ending, orientation):
-    photo, path = Image.new("RGB", (40, 20)), tmp_path / f"p.{ending}"
-    exif = photo.getexif()
-    if orientation is not None:
-        exif[0x0112] = orientation
-    photo.save(path, exif=exif)
-    assert read_image_hw(path) == read_image(path).shape[:2]
-    assert read_image_hw(path) == ((40, 20) if (orientation or 1) > 4 else (20, 40))
-
-
-@pytest.mark.parametrize("ending", ["gif", "bmp", "ppm"])
-def test_image_hw_when_format_has_no_orientation_then_as_stored(tmp_path, ending):
-    Image.new("RGB", (40, 20)).save(tmp_path / f"p.{ending}")
-    assert read_image_hw(tmp_path / f"p.{ending}") == (20, 40)
-
-
 def test_shapes_when_files_are_plain_then_no_pixel_is_decoded(tmp_path, monkeypatch):
     for ending in ("jpg", "png", "webp", "tif", "gif"):
         Image.new("RGB", (40, 20)).save(tmp_path / f"p.{ending}")
@@ -165,48 +143,8 @@ def test_shapes_when_files_are_plain_then_no_pixel_is_decoded(tmp_path, monkeypa
     def fail(*_args, **_options):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("deixis.tools.anchors.read_image", fail)
+    monkeypatch.setattr("deixis.geometry.images.read_image", fail)
     monkeypatch.setattr(Image.Image, "load", fail)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
     samples = [sample(path, (0.0, 0.0, 20.0, 10.0)) for path in tmp_path.iterdir()]
     np.testing.assert_allclose(read_shapes(samples, 80).sizes_px, [(40, 20)] * 5)
-
-
-def test_image_hw_when_too_large_then_refused_unread(tmp_path, monkeypatch):
-    path = tmp_path / "p.png"
-    Image.new("1", (10_001, 10_000)).save(path)
-    with pytest.raises(ValueError, match="at most 100000000 pixels, got 10001 x 10000"):
-        read_image_hw(path)
-    for module in ("tools.anchors", "geometry.images"):
-        monkeypatch.setattr(f"deixis.{module}.MAX_FILE_BYTES", 9)
-    with pytest.raises(ValueError, match="at most 9 bytes"):
-        read_image_hw(path)
-
-
-def test_image_hw_when_just_small_enough_then_read_without_a_warning(tmp_path):
-    Image.new("1", (10_000, 10_000)).save(tmp_path / "p.png")  # Pillow warns from 89 million pixels on
-    assert read_image_hw(tmp_path / "p.png") == (10_000, 10_000)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"], ids=len)
-def test_image_hw_when_file_is_no_image_then_in_the_words_of_reading(tmp_path, content):
-    path = tmp_path / "bad.png"
-    path.write_bytes(content)
-    told = []
-    for read in (read_image_hw, read_image):
-        with pytest.raises(ValueError, match=r"bad\.png") as caught:
-            read(path)
-        told.append(str(caught.value))
-    assert told[0] == told[1]
-
-
-def test_image_hw_when_it_is_a_folder_or_missing_then_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="got a directory"):
-        read_image_hw(tmp_path)
-    with pytest.raises(FileNotFoundError, match="none"):
-        read_image_hw(tmp_path / "none.jpg")
-
-
-def test_image_hw_when_exif_is_damaged_then_the_pixels_count(tmp_path):
-    Image.new("RGB", (40, 20)).save(tmp_path / "p.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
-    assert read_image_hw(tmp_path / "p.jpg") == (20, 40)

@@ -13,8 +13,7 @@ from deixis.data import open_dataset
 from deixis.data.formats.jsonl import read_jsonl
 from deixis.geometry.masks import encode_rle, read_mask
 from deixis.structures import Instance, Sample
-from deixis.tools.convert import FORMS, convert
-from deixis.tools.convert_writers import to_xywh
+from deixis.tools.convert import FORMS, convert, to_xywh
 
 HW = (50, 100)
 POLYGON = [[5.25, 10.5, 25.0, 10.5, 25.0, 40.75, 5.25, 40.75]]
@@ -181,7 +180,7 @@ def test_convert_when_a_name_does_not_tell_then_refused(tmp_path, records, image
 def test_convert_when_writing_fails_then_the_old_file_stays(tmp_path, records, images, monkeypatch):
     old = tmp_path / "instances.json"
     old.write_text("old")
-    monkeypatch.setattr("deixis.data.whole_file.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("deixis.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         convert(records, old, "seqtr", images=images)
     assert old.read_text() == "old"

@@ -55,7 +55,7 @@ def test_hash_images_when_some_cannot_be_told_apart_then_marked(tmp_path):
     Image.new("RGB", (50, 50), "red").save(tmp_path / "c.png")
     seen = []
     files = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png", tmp_path / "gone.png"]
-    hashes, usable = hash_images(files, lambda done, total: seen.append((done, total)))
+    hashes, usable = hash_images(files, 4, lambda done, total: seen.append((done, total)))
     assert usable.tolist() == [True, False, False, False]
     assert hashes.shape == (4, BITS // 8)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -1,14 +1,21 @@
 import json
-from typing import ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.data.exclusions import Exclusions, exclusions_of, read_exclusions, write_exclusions
-from deixis.data.image_keys import coco_id_of, image_keys, join_keys, split_keys
 from deixis.structures import Sample
-from deixis.tools.leaks import find_leaks
+from deixis.tools.image_keys import (
+    Exclusions,
+    coco_id_of,
+    image_keys,
+    join_keys,
+    read_exclusions,
+    split_keys,
+    write_exclusions,
+)
+from deixis.tools.leaks import find_leaks, leak_warning
+from deixis.tools.mix import MEASURED
 
 
 def picture(seed, size=(64, 48)):
@@ -59,22 +66,16 @@ def test_coco_id_of_when_a_name_carries_one_then_it(name, expected):
 
 
 def test_image_keys_when_the_data_set_or_the_file_tells_then_the_collection_and_id(tmp_path):
-    class Regions(list):
-        coco_ids: ClassVar = {"7": 25}
-
-    def keys(one, name, samples=()):
-        return image_keys(one, name, samples)
-
+    keys = image_keys
     assert keys(sample(tmp_path / "7.jpg"), "refcoco+") == ("coco:7",)
     assert keys(sample(tmp_path / "7.jpg"), "referit") == ("saiapr:7",)
     assert keys(sample(tmp_path / "7.jpg"), "flickr30k") == ("flickr:7",)
     assert keys(sample(tmp_path / COCO), "x.jsonl") == ("coco:25",)
     assert keys(sample(tmp_path / "7.jpg"), "x.jsonl") == ()
-    assert keys(sample(tmp_path / "7.jpg"), "vg", Regions()) == ("vg:7", "coco:25")
-    assert keys(sample(tmp_path / "8.jpg", "8"), "vg", Regions()) == ("vg:8",)
+    assert keys(sample(tmp_path / "7.jpg"), "vg", {"7": 25}) == ("vg:7", "coco:25")
+    assert keys(sample(tmp_path / "8.jpg", "8"), "vg", {"7": 25}) == ("vg:8",)
     assert keys(sample(tmp_path / "7.jpg", "vg:7=coco:25"), "mixed") == ("vg:7", "coco:25")
-    Regions.coco_ids = {}
-    assert keys(sample(tmp_path / "7.jpg"), "vg", Regions()) == ()
+    assert keys(sample(tmp_path / "7.jpg"), "vg", {}) == ()
 
 
 def test_split_keys_when_joined_then_the_same_and_other_ids_are_none():
@@ -164,7 +165,7 @@ def test_find_leaks_when_scenes_or_an_unknown_way_then_refused(lines):
 
 
 def test_exclusions_when_written_then_read_back_and_they_cover(tmp_path):
-    own = exclusions_of({"coco:25", "vg:2", f"file:{tmp_path}/a b.jpg"}, ["refcoco:val"])
+    own = Exclusions(frozenset({"coco:25", "vg:2", f"file:{tmp_path}/a b.jpg"}), ("refcoco:val",))
     write_exclusions(tmp_path / "x.json", own)
     assert read_exclusions(tmp_path / "x.json") == own
     assert own.covers(("vg:2", "coco:9"), None)
@@ -178,7 +179,7 @@ def test_exclusions_when_written_then_read_back_and_they_cover(tmp_path):
 def test_read_exclusions_when_coco_instances_then_all_their_images(tmp_path):
     path = tmp_path / "instances_val2014.json"
     path.write_text(json.dumps({"info": {}, "images": [{"id": 42}, {"id": 73}], "annotations": []}))
-    assert read_exclusions(path) == exclusions_of({"coco:42", "coco:73"}, ["instances_val2014.json"])
+    assert read_exclusions(path) == Exclusions(frozenset({"coco:42", "coco:73"}), ("instances_val2014.json",))
 
 
 @pytest.mark.parametrize(
@@ -197,3 +198,80 @@ def test_read_exclusions_when_wrong_then_one_sentence(tmp_path, content, why):
     (tmp_path / "x.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(ValueError, match=why):
         read_exclusions(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("phrased", "dataset", "split", "why"),
+    [
+        ("refcoco:val", "refcoco", "val", "is the split itself"),
+        ("refcocog-google:train", "refcocog-google", "val", "divide things and not images"),
+        ("refcocog-umd", "refcoco", "testA", "images of COCO too, split otherwise"),
+        ("vg:all", "refcoco+", "val", "half of Visual Genome"),
+        ("mine.jsonl:val", "mine.jsonl", "val", "is the split itself"),
+    ],
+)
+def test_leak_warning_when_names_tell_of_a_leak_then_a_sentence_with_the_target(phrased, dataset, split, why):
+    told = leak_warning({"phrased": phrased}, dataset, split)
+    assert why in told
+    assert f"({dataset}:{split})" in told
+    assert told == leak_warning({"recipe": {"phrased": phrased}, "family": "smcim"}, dataset, split)
+
+
+@pytest.mark.parametrize(
+    ("phrased", "dataset", "split"),
+    [
+        ("refcoco:train", "refcoco", "testA"),
+        ("refcocog-umd:train", "refcocog-umd", "test"),
+        ("refcoco", "refcoco", "val"),
+        ("referit:train", "refcoco", "val"),
+        ("mine.jsonl", "mine.jsonl", "val"),
+        ("", "refcoco", "val"),
+        ("mixed:train", "mine.jsonl", None),
+    ],
+)
+def test_leak_warning_when_names_tell_of_none_then_none(phrased, dataset, split):
+    assert leak_warning({"phrased": phrased}, dataset, split) is None
+
+
+def test_leak_warning_when_no_data_set_is_named_then_all_that_papers_measure_on():
+    told = leak_warning({"phrased": "refcocog-google:train"})
+    assert "refcocog-google:val" in told
+    assert "refcoco:testA" in told
+    assert "referit" not in told
+
+
+def test_leak_warning_when_a_recipe_then_its_fields_count():
+    from deixis.train.recipes import recipe
+
+    assert leak_warning(recipe("tiny"), "refcoco", "val") is None
+    assert "is the split itself" in leak_warning(recipe("mcn"), "refcoco", "train")
+    assert "yolov3.weights" in leak_warning(recipe("mcn", image_weights="x/yolov3.weights"), "refcoco", "val")
+    assert leak_warning(recipe("mcn", image_weights="x/yolov3.weights"), "referit", "val") is None
+
+
+def test_leak_warning_when_started_from_a_checkpoint_then_its_recipe_counts_too(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": {"phrased": "vg:all", "start": str(tmp_path)}}))
+    fields = {"phrased": "refcoco:train", "start": str(tmp_path)}
+    assert "half of Visual Genome" in leak_warning(fields, "refcoco", "val")
+    for damaged in ("{", "[]", '{"recipe": 3}'):
+        (tmp_path / "config.json").write_text(damaged)
+        assert leak_warning(fields, "refcoco", "val") is None
+
+
+def test_leak_warning_when_mixed_then_its_record_tells(tmp_path):
+    fields = {"phrased": "mixed:train", "root": str(tmp_path)}
+    assert "no readable mix.json" in leak_warning(fields, "refcoco", "val")
+    record = {"left_out_for": list(MEASURED), "without_keys": 0}
+    (tmp_path / "mix.json").write_text(json.dumps(record))
+    assert leak_warning(fields, "refcoco", "val") is None
+    assert leak_warning(fields) is None
+    (tmp_path / "mix.json").write_text(json.dumps(record | {"without_keys": 3}))
+    assert "nothing tells which they are" in leak_warning(fields, "refcoco", "val")
+    (tmp_path / "mix.json").write_text(json.dumps(record | {"left_out_for": ["refcoco:val"]}))
+    assert leak_warning(fields, "refcoco", "val") is None
+    assert "without leaving them out (refcoco:testA)" in leak_warning(fields, "refcoco", "testA")
+
+
+@pytest.mark.parametrize("odd", [{}, {"recipe": None}, {"phrased": 3}, 7, None, {"phrased": "a:train", "start": 4}])
+def test_leak_warning_when_nothing_is_known_then_none(odd):
+    assert leak_warning(odd, "refcoco", "val") is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.data.formats.jsonl import ReadSamples
+from deixis.data import Samples
 from deixis.structures import Sample
 from deixis.tools.contact_sheet import PICTURE_PX, Card, facts_of, write_page
 from deixis.tools.statistics import BINS, measure_dataset
@@ -19,7 +19,7 @@ def sample(number, phrase, box, image="a", **fields):
     return Sample(id=str(number), image=pixels, image_id=image, phrase=phrase, box_xyxy_px=box, **fields)
 
 
-class Failing(ReadSamples):
+class Failing(Samples):
     """Its second sample cannot be read."""
 
     def __getitem__(self, index):
@@ -30,7 +30,7 @@ class Failing(ReadSamples):
 
 @pytest.fixture
 def samples():
-    return ReadSamples(
+    return Samples(
         [
             sample(0, "the left dog", (0, 0, 100, 50), category="dog", mask=[[0, 0, 9, 0, 9, 9]], split="val"),
             sample(1, "Left, dog!", (0, 0, 200, 100), category="dog", split="val"),
@@ -83,7 +83,7 @@ def test_measure_dataset_when_a_sample_or_an_image_cannot_be_read_then_counted(s
 
 
 def test_measure_dataset_when_the_data_knows_its_sizes_then_no_image_is_opened(tmp_path):
-    class Sized(ReadSamples):
+    class Sized(Samples):
         def image_hw(self, index):
             return (10, 10)
 

@@ -115,7 +115,7 @@ def losses(folder):
 def check_whole(folder):
     """No file but scratch is cut off, and no step is lost but those since the last save; the step of the state."""
     for path in folder.rglob("*"):
-        if path.name.endswith(".partial") or path.parent.name.startswith("tmp"):
+        if ".part" in (path.suffix, path.parent.suffix):
             continue
         if path.suffix == ".png":
             Image.open(path).verify()

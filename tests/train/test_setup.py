@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from deixis.config import preset
+from deixis.data import Samples
 from deixis.data.epochs import Epochs
-from deixis.data.formats.jsonl import ReadSamples
 from deixis.data.loading import Mixture, PhotoSource, SceneSource
 from deixis.data.rehearsed import Rehearsed
 from deixis.hub import load_checkpoint
@@ -476,19 +476,21 @@ def test_data_when_phrased_has_nothing_then_one_sentence(tmp_path, lines):
 def test_data_when_phrased_names_a_release_then_its_train_split_and_its_own_referents(
     monkeypatch, phrased, root, expected
 ):
+    class Apart(Samples):
+        def _referents(self):
+            return range(len(self))
+
     asked = []
     sample = Sample(id="1", image=np.zeros((4, 4, 3), np.uint8), image_id="1", phrase="dog", box_xyxy_px=(0, 0, 2, 2))
 
     def fake(name, *, split, root):
         asked.append((name, split, root))
-        found = ReadSamples([sample, sample])
-        found.referents = ((0,), (1,))  # pyright: ignore[reportAttributeAccessIssue]
-        return found
+        return Apart([sample, sample])
 
     monkeypatch.setattr(starting, "open_dataset", fake)
     source = start_data(recipe("debug", phrased=phrased, root=root))
     assert asked == [expected]
-    assert source.referents == ((0,), (1,))  # which group_by_referent would put together
+    assert source.referents == ((0,), (1,))  # which would stand together by image and box
 
 
 def test_data_when_a_release_has_no_root_then_one_sentence():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from deixis.files import atomic_write, write_text
 from deixis.train import state
-from deixis.train.state import clear_leftovers, kept_states, naming, read_state, whole, write_state, write_whole
+from deixis.train.state import clear_leftovers, kept_states, naming, read_state, write_state
 from deixis.train.trainer import Trainer, run
 
 
@@ -82,7 +83,7 @@ def test_state_when_killed_between_any_two_file_operations_then_one_of_both_stat
             assert found["step"] in (3, 4)
             assert (found["value"] == found["step"]).all()
             save(folder, found["step"] + 1)
-            assert not list(folder.glob("*.partial"))
+            assert not list(folder.glob(".*.part"))
             assert len(kept_states(folder)) == (keep if keep > 1 else 0)
 
 
@@ -117,7 +118,7 @@ def test_whole_when_the_disk_is_full_then_the_old_file_stays_and_the_room_is_giv
     path.write_bytes(b"old")
 
     def fill_the_disk():
-        with whole(path) as file:
+        with atomic_write(path) as file:
             file.write(b"ne")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -225,16 +226,16 @@ def test_read_state_when_all_are_damaged_then_one_sentence_on_the_last(tmp_path)
 
 
 def test_clear_leftovers_when_a_save_was_killed_then_only_what_it_left_goes(tmp_path):
-    for name in ("tmpab12_cd9", "tmp_of_mine", "checkpoint"):
+    for name in (".checkpoint.ab12_cd9.part", "tmp_of_mine", "checkpoint"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / ("mine.txt" if name == "tmp_of_mine" else "model.safetensors")).touch()
-    for name in ("state.pt", "state.pt.partial", "metrics.jsonl.partial", "tmpab12_cd9.txt"):
+        (tmp_path / name / "model.safetensors").touch()
+    for name in ("state.pt", ".state.pt.part", ".metrics.jsonl.ab12_cd9.part", "mine.part"):
         (tmp_path / name).touch()
     clear_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"tmp_of_mine", "checkpoint", "state.pt", "tmpab12_cd9.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"tmp_of_mine", "checkpoint", "state.pt", "mine.part"}
 
 
 def test_write_whole_when_text_has_any_letters_then_utf_8(tmp_path):
-    write_whole(tmp_path / "a.txt", "größe\n")
+    write_text(tmp_path / "a.txt", "größe\n")
     assert (tmp_path / "a.txt").read_bytes() == "größe\n".encode()
     assert state.STATE == "state.pt"

@@ -12,6 +12,7 @@ from deixis.data.epochs import Epochs
 from deixis.data.loading import CanvasRules, Mixture, Picture, Target, collate
 from deixis.data.pictures import boxed
 from deixis.data.scenes import draw_scene
+from deixis.files import write_text
 from deixis.geometry.masks import read_mask
 from deixis.hub import load_checkpoint
 from deixis.language.tokenizers import WordTokenizer
@@ -21,7 +22,7 @@ from deixis.train import setup as starting
 from deixis.train import trainer
 from deixis.train.batch_loader import Steps, batches
 from deixis.train.recipes import recipe
-from deixis.train.trainer import Trainer, forget_after, log_line, recorded, run, write_whole
+from deixis.train.trainer import Trainer, forget_after, log_line, recorded, run
 
 LOSSES = {"choice", "box", "exists", "told", "pixels", "projection", "things"}
 UNREACHED = (
@@ -165,7 +166,7 @@ def test_run_when_recipe_cannot_be_written_then_none_is_there(small_recipe, tmp_
 
 def test_write_whole_when_done_then_the_new_text_alone(tmp_path):
     (tmp_path / "a.json").write_text("old")
-    write_whole(tmp_path / "a.json", "new")
+    write_text(tmp_path / "a.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "new"
 

@@ -54,11 +54,11 @@ def run_batch(source: Path, out: Path, *, model: str, precision: str, overlays: 
     if overlays is not None:
         overlays.mkdir(parents=True, exist_ok=True)
     from deixis import grounder
-    from deixis.data.whole_file import whole_file
+    from deixis.files import atomic_write
 
     loaded = grounder.load(model, precision=precision)
     num_rows = num_failed = 0
-    with open(source, "rb") as lines, whole_file(out) as target:
+    with open(source, "rb") as lines, atomic_write(out) as target:
         answers = _answers(lines, loaded, source.parent, overlays)
         for row in progress_over(answers, "lines", total=_count_lines(lines)):
             num_rows += 1

@@ -63,7 +63,7 @@ def bench(
     from deixis.bench.report import read_accuracy, report
     from deixis.bench.subjects import find_subjects
     from deixis.bench.timing import PRECISIONS
-    from deixis.data.whole_file import whole_file
+    from deixis.files import atomic_write
     from deixis.progress import progress_report
 
     _check_files(as_json, plot, accuracy, rounds)
@@ -85,7 +85,7 @@ def bench(
     tell_problems(result.problems)
     _print(result)
     if as_json is not None:
-        with whole_file(as_json) as file:
+        with atomic_write(as_json) as file:
             file.write(json.dumps(report(result), indent=1, allow_nan=False).encode())
     if plot is not None:
         _write_plot(plot, result, known)

@@ -36,7 +36,7 @@ def calibrate(
     for spec in datasets:
         name, split = parse_dataset_spec(spec)
         dataset = open_dataset(name, split=split, root=root, limit=limit)
-        tell_problems(getattr(dataset, "problems", ()))
+        tell_problems(dataset.problems)
         samples = list(progress_over(dataset, f"reading {spec}"))
         problems: list[str] = []
         evidence += gather_evidence(

@@ -195,8 +195,8 @@ def leaks(
     """Find images used for both training and evaluation. Exit status 1 if there are any."""
     if write_exclusions is not None:
         check_writable(write_exclusions)
-    from deixis.data.exclusions import write_exclusions as write
     from deixis.progress import progress_report
+    from deixis.tools.image_keys import write_exclusions as write
     from deixis.tools.leaks import find_leaks
 
     with progress_report("samples") as progress:
@@ -285,8 +285,7 @@ def pack(
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"expected an existing folder for {str(out)!r}, found none; make it first")
     from deixis.data import default_split, parse_dataset_spec
-    from deixis.data.packed.reading import PackedSamples
-    from deixis.data.packed.writer import write_pack
+    from deixis.data.packed import PackedSamples, write_pack
     from deixis.progress import progress_report
 
     name, split = parse_dataset_spec(dataset)
@@ -310,8 +309,8 @@ def show(
     """Draw samples with box, mask and phrase, as one image or as a self-contained page."""
     check_writable(out, suffixes=(*PICTURES, *PAGES))
     from deixis.data import open_dataset, parse_dataset_spec
-    from deixis.data.whole_file import whole_file
     from deixis.drawing import draw_sheet
+    from deixis.files import atomic_write
     from deixis.tools.contact_sheet import Card, facts_of, write_page
 
     name, split = parse_dataset_spec(dataset)
@@ -323,7 +322,7 @@ def show(
         why = f" ({problems[0]})" if problems else ""
         raise ValueError(f"expected samples that can be drawn in {dataset!r}, got none{why}; choose other data")
     if out.suffix.lower() in PAGES:
-        with whole_file(out) as file:
+        with atomic_write(out) as file:
             cards = (Card(picture=p, phrase=s.phrase, facts=facts_of(s)) for p, s in chain([first], drawn))
             count = write_page(file, dataset, cards)
     else:
@@ -451,8 +450,8 @@ def mixed(
     as_json: AsJson = False,
 ) -> None:
     """Write the large pre-training mix, without any image of a val or test split of the data sets below the root."""
-    from deixis.data.mixed import make_mixed
     from deixis.progress import progress_report
+    from deixis.tools.mix import make_mixed
 
     folder = out if out is not None else root / "mixed"
     if folder.is_file():

@@ -86,7 +86,7 @@ def _warn_of_leak(model: str, name: str, split: str | None) -> None:
     """Warn where the model may have seen the data in training, by what its checkpoint records."""
     from deixis.data import default_split
     from deixis.hub import find_checkpoint
-    from deixis.tools.leak_warning import leak_warning
+    from deixis.tools.leaks import leak_warning
 
     try:
         config = json.loads((find_checkpoint(model) / "config.json").read_text(encoding="utf-8"))

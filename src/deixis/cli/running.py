@@ -119,9 +119,9 @@ def write_image(image: Image.Image, path: Path) -> None:
     """Write it in the format of its suffix, whole or not at all, and say so on stderr."""
     from PIL import Image
 
-    from deixis.data.whole_file import whole_file
+    from deixis.files import atomic_write
 
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
     tell(f"wrote {path}")
 

@@ -118,7 +118,7 @@ def _train(chosen: Recipe, folder: Path, named: frozenset[str], options: dict[st
     speaks = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, the first
     if speaks:
         tell(f"training in {folder}; losses go to {folder / 'metrics.jsonl'}")
-        from deixis.tools.leak_warning import leak_warning
+        from deixis.tools.leaks import leak_warning
 
         if warning := leak_warning(chosen):
             tell(warning)

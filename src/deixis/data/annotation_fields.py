@@ -1,16 +1,19 @@
-"""Fields that annotation files share, checked: numbers, boxes, masks. An error says what came."""
+"""Fields that annotation files share, checked: ids, words, numbers, boxes, masks. An error says what came."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
 from deixis.geometry.masks import decode_rle, encode_rle
 from deixis.structures import BoxXyxy, Mask, Rle
 
+Key = int | str
+"""An id: a whole number, or text."""
+Record = dict[str, object]
 MAX_SIDE = 10**6
 """A side of an image in pixels that is still believed."""
 _SHOWN = 80
@@ -50,6 +53,80 @@ def shorten(value: object) -> str:
     """``repr(value)``, cut to one readable line."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def record_of(value: object) -> Record:
+    """The value if it is a JSON object; ValueError for others."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {shorten(value)}; correct it")
+    return cast(Record, value)
+
+
+def read_key(record: Record, name: str) -> Key:
+    """The id that a record states as ``name``: a whole number, also one in quotes, or text; ValueError for others."""
+    value = record.get(name)
+    if isinstance(value, str) and 0 < len(value) < 100 and value.isprintable():
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else value
+    if type(value) is not int or abs(value) >= 2**63:
+        raise ValueError(f"expected an id as {name!r}, got {shorten(value)}; correct it")
+    return value
+
+
+def read_name(record: Record, name: str) -> str:
+    """The id that a record states as ``name``, as it stands there, leading zeros and all; ValueError for others."""
+    key = read_key(record, name)
+    return str(record[name]) if isinstance(record[name], str) else str(key)
+
+
+def read_words(record: Record, name: str) -> str:
+    """The text that a record states as ``name``; ValueError where it has no words or cannot be written as UTF-8."""
+    value = record.get(name)
+    if not isinstance(value, str) or not value.strip() or has_half_letters(value):
+        raise ValueError(f"expected words as {name!r}, got {shorten(value)}; add them or drop it")
+    return value
+
+
+def words_or_none(value: object) -> str | None:
+    """The text if it has words; None for everything else."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def check_phrase(phrase: object) -> str:
+    """Text with words that can be written as UTF-8; ValueError for others."""
+    if not isinstance(phrase, str) or not phrase.strip() or has_half_letters(phrase):
+        raise ValueError(f"expected a phrase with words, got {shorten(phrase)}; write one or drop it")
+    return phrase
+
+
+def safe_name(value: object) -> str:
+    """A file name as an annotation states it, relative and without steps upwards; ValueError for others."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"expected a file name, got {shorten(value)}; name the image's file")
+    path = Path(value)
+    if path.is_absolute() or ".." in path.parts or has_half_letters(value):
+        raise ValueError(f"expected a file name below the folder of images, got {shorten(value)}; correct it")
+    return value
+
+
+def clip_to(hw: tuple[int, int], box: BoxXyxy) -> BoxXyxy:
+    """The part of a box inside an image of ``hw`` (height, width); ValueError where nothing is left."""
+    height, width = hw
+    cut = max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height))
+    if cut[0] >= cut[2] or cut[1] >= cut[3]:
+        raise ValueError(
+            f"expected a bbox with an area inside the image of {width} x {height} pixels, got (x1, y1, x2, y2) "
+            f"{box!r}; correct or drop it"
+        )
+    return cut
+
+
+def box_around(boxes: Iterable[BoxXyxy]) -> BoxXyxy | None:
+    """The smallest box that holds all of them; None for no box."""
+    edges = list(zip(*boxes, strict=True))
+    if not edges:
+        return None
+    x1, y1, x2, y2 = edges
+    return min(x1), min(y1), max(x2), max(y2)
 
 
 def four_numbers(value: object, what: str) -> BoxXyxy:

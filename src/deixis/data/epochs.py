@@ -14,8 +14,9 @@ from deixis.data.attributes import word_labels
 from deixis.data.augment import View
 from deixis.data.augment.pipelines import Pipeline
 from deixis.data.captions.writing import VisibleInstance
+from deixis.data.dataset import as_dataset
 from deixis.data.loading import CanvasRules, TrainingBatch, collate
-from deixis.data.packed.reading import PackedSamples
+from deixis.data.packed import PackedSamples
 from deixis.data.pictures import Boxed, Picture, Target, boxed, counted
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import read_mask
@@ -46,7 +47,7 @@ class Epochs:
     @property
     def problems(self) -> tuple[str, ...]:
         """One sentence for each record that was left out of the samples, to be told when a training starts."""
-        return tuple(getattr(self.samples, "problems", ()))
+        return as_dataset(self.samples).problems
 
     @cached_property
     def _groups(self) -> Sequence[Sequence[int]]:
@@ -133,14 +134,6 @@ def _tell_once(problem: str) -> None:
     _TOLD.add(problem)
     more = "; more of the kind are not told" if len(_TOLD) == _MOST_TOLD else ""
     print(f"training: a picture is passed over: {problem}{more}", file=sys.stderr, flush=True)
-
-
-def group_by_referent(samples: Sequence[Sample]) -> list[list[int]]:
-    """Indices of the samples of one image and one box, for data that does not say what belongs together."""
-    groups: dict[tuple[str, object], list[int]] = {}
-    for index in range(len(samples)):
-        groups.setdefault((samples[index].image_id, samples[index].box_xyxy_px), []).append(index)
-    return list(groups.values())
 
 
 def _augmented(

@@ -19,8 +19,9 @@ from deixis.evaluate.processes import Task
 from deixis.evaluate.report import html_page
 from deixis.evaluate.report.gallery import answer_image, first_of_each_image, notes_on, quality, show, target_image
 from deixis.evaluate.report.tables import NO_TARGET, SHOWN_PARTS, TITLES, percent, where
-from deixis.evaluate.result import Result, write_json, write_text
+from deixis.evaluate.result import Result, write_json
 from deixis.evaluate.score import score_table
+from deixis.files import write_text
 from deixis.structures import Sample
 from deixis.text_tables import aligned_table, markdown_table
 

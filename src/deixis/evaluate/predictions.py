@@ -20,8 +20,8 @@ from typing import Any, Self, cast
 import numpy as np
 
 from deixis.data.annotation_fields import four_numbers, mask_from_json, parse_json, shorten
-from deixis.data.whole_file import whole_file
 from deixis.evaluate.metrics import SampleScore
+from deixis.files import atomic_write
 from deixis.geometry.boxes import xyxy_from_cxcywh, xyxy_from_xywh
 from deixis.structures import BoxXyxy, Mask, Rle
 
@@ -313,7 +313,7 @@ class PredictionLog:
         """Close, and bring the lines of these samples into this order, whole or not at all; others are dropped."""
         self._file.close()
         places: dict[int, tuple[int, int]] = {}
-        with self.path.open("rb") as source, whole_file(self.path) as target:
+        with self.path.open("rb") as source, atomic_write(self.path) as target:
             for index in order:
                 start, length = self._places[index]
                 source.seek(start)

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deixis.data.whole_file import whole_file
 from deixis.evaluate.metrics import Tally
 from deixis.evaluate.metrics.bootstrap import Interval
 from deixis.evaluate.predictions import Prediction
+from deixis.files import write_text
 from deixis.verdict import FOUND_SCORE
 
 
@@ -124,9 +124,3 @@ def write_json(report: Mapping[str, Any], problems: Sequence[str], path: Path) -
         OSError: the folder cannot be written.
     """
     write_text(path, json.dumps({**report, "problems": list(problems)}, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all; what is not valid Unicode becomes a question mark."""
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8", "replace"))

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from deixis.data import REFER, open_dataset
+from deixis.data import REFER, Dataset, as_dataset, open_dataset
 from deixis.evaluate.metrics.slices import labels_of, length_bounds
 from deixis.geometry.boxes import clip_box
-from deixis.geometry.images import FORMATS
 from deixis.language.phrase_kind import phrase_kind, words_said
 from deixis.structures import BoxXyxy, Mask, Sample
-
-_ORIENTATION_TAG = 0x0112
-_TURNED = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +93,8 @@ def read_targets(dataset: Sequence[Sample], name: str, problems: list[str]) -> d
         ValueError: two samples have one id.
     """
     targets: dict[str, Target] = {}
-    sizes: dict[Path, tuple[int, int] | None] = {}
+    sizes: dict[object, tuple[int, int] | None] = {}
+    dataset = as_dataset(dataset)
     bounds = length_bounds(name)
     for index in range(len(dataset)):
         try:
@@ -117,31 +110,14 @@ def read_targets(dataset: Sequence[Sample], name: str, problems: list[str]) -> d
 
 
 def _image_hw(
-    dataset: Sequence[Sample], index: int, sample: Sample, sizes: dict[Path, tuple[int, int] | None]
+    dataset: Dataset, index: int, sample: Sample, sizes: dict[object, tuple[int, int] | None]
 ) -> tuple[int, int] | None:
-    """From the data set where it knows, else from the image, else from the mask."""
-    known = getattr(dataset, "image_hw", None)
-    if known is not None:
-        return known(index)
-    image = sample.image
-    if isinstance(image, np.ndarray):
-        return image.shape[0], image.shape[1]
+    """As the data set or the image says; else from the mask."""
+    image = sample.image if isinstance(sample.image, Path) else index
     if image not in sizes:
-        sizes[image] = _header_hw(image)
+        try:
+            sizes[image] = dataset.image_hw(index)
+        except (OSError, ValueError):
+            sizes[image] = None
     size = sample.mask.get("size") if isinstance(sample.mask, Mapping) else None
     return sizes[image] or (None if size is None else (size[0], size[1]))
-
-
-def _header_hw(path: Path) -> tuple[int, int] | None:
-    """(height, width) of an image as it is shown, by its header alone; None where that cannot be read."""
-    try:
-        if not path.is_file():
-            return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
-    except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, Image.DecompressionBombError):
-        return None
-    return (width, height) if turned else (height, width)

@@ -68,6 +68,43 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
         return _decode(image, f"{str(source)!r}")
 
 
+def image_hw(source: Path | NDArray[np.uint8]) -> tuple[int, int]:
+    """(height, width) as `read_image` would give them; of a file only the head is read.
+
+    A file whose head is not plain is decoded after all, so that it is refused in the same words. An orientation that
+    a PNG states behind its pixels is not seen.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no image that `read_image` takes.
+    """
+    if isinstance(source, np.ndarray):
+        return int(source.shape[0]), int(source.shape[1])
+    hw = _head_hw(source)
+    if hw is None:
+        height, width, _ = read_image(source).shape
+        return height, width
+    return hw
+
+
+def _head_hw(path: Path) -> tuple[int, int] | None:
+    """(height, width) where the head of a file tells them plainly."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                exif = Image.Image.getexif(image)  # that of the PNG plug-in would decode the pixels first
+                is_turned, is_tiff = exif.get(_ORIENTATION_TAG) in (5, 6, 7, 8), image.format == "TIFF"
+    except Exception:  # Pillow's parsers raise anything on damaged files; decoding says what is wrong
+        return None
+    if min(width, height) < 1 or width * height > MAX_PIXELS or (is_tiff and is_turned):  # Pillow turns TIFF itself
+        return None
+    return (width, height) if is_turned else (height, width)
+
+
 def read_mask_file(path: Path) -> NDArray[np.bool_]:
     """Return a mask image file as bool [H, W]: True where any channel except alpha, or a palette index, is not zero.
 

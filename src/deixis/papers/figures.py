@@ -17,6 +17,7 @@ from deixis.bench.report import Point
 from deixis.bench.subjects import find_subjects
 from deixis.charts import BarPanel, Line, Panel
 from deixis.evaluate.evaluate import evaluate
+from deixis.files import write_text
 from deixis.grounder import Grounder
 from deixis.hub import load_checkpoint
 from deixis.papers.measure import GivenModel, Measured, Meter, column_value
@@ -36,7 +37,7 @@ from deixis.progress import progress_over, progress_report
 from deixis.structures import Sample
 from deixis.text_tables import cell, markdown_table
 from deixis.train.curves import RunLog, curve_panels, smoothed
-from deixis.train.state import kept_states, write_whole
+from deixis.train.state import kept_states
 
 TIMING_ROUNDS = 10
 TEST_SETS: Mapping[str, tuple[Part, ...]] = {
@@ -154,7 +155,7 @@ def measure_learning(run: Path, samples: Sequence[Sample], data: str, *, precisi
     for state in states:
         if state.name not in figures:
             figures[state.name] = _measure_state(run, state, samples, precision)
-            write_whole(stored, json.dumps({**known, key: figures}, indent=1))
+            write_text(stored, json.dumps({**known, key: figures}, indent=1))
     return Learning(
         name=str(run),
         steps=tuple(int(state.stem.partition("-")[2]) for state in states),

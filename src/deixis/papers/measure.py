@@ -19,11 +19,12 @@ from typing import Any
 from deixis.config import config_to_dict, preset
 from deixis.data import parse_dataset_spec
 from deixis.evaluate.evaluate import evaluate_command_result
+from deixis.files import write_text
 from deixis.hub import find_checkpoint
 from deixis.papers.tables import IE, REC, RES, Comparison, Experiment, Part, Row, on_part
 from deixis.text_tables import cell, markdown_table
 from deixis.train.recipes import Recipe, recipe
-from deixis.train.trainer import run, write_whole
+from deixis.train.trainer import run
 
 SMALL_STEPS = 300
 SMALL_LIMIT = 500
@@ -65,7 +66,7 @@ class Meter:
                 precision=self.precision, show_progress=True,
             )  # fmt: skip
             stored.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(stored, json.dumps({"measured": model, **result.report()}, indent=1))
+            write_text(stored, json.dumps({"measured": model, **result.report()}, indent=1))
         return json.loads(stored.read_text(encoding="utf-8"))
 
     def command(self, checkpoint: Path, data: str, suppression: str | None) -> str:
@@ -179,7 +180,7 @@ class Plan:
             if sys.stderr is not None:
                 print(f"training {row.name}, seed {seed} in {folder}", file=sys.stderr, flush=True)
             run(self.recipe_of(row, seed), folder, resume=(folder / "state.pt").is_file())
-            write_whole(finished, "")
+            write_text(finished, "")
         return folder / "checkpoint"
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from deixis.geometry.boxes import FloatArray, box_iou
-from deixis.geometry.images import FORMATS, MAX_FILE_BYTES, MAX_PIXELS, Letterbox, read_image
+from deixis.geometry.images import Letterbox, image_hw
 from deixis.structures import Sample
 
-_ORIENTATION_TAG = 0x0112
 _MAX_ROUNDS = 300
 _STARTS = 5
 
@@ -58,32 +54,6 @@ def read_shapes(samples: Iterable[Sample], size: int) -> Shapes:
     return Shapes(sizes_px=sizes, problems=tuple(str(error) for error in failures))
 
 
-def read_image_hw(path: Path) -> tuple[int, int]:
-    """Height and width of an image file the right way up, as `read_image` would give it, from its header alone.
-
-    A file whose header is not plain is decoded after all, so that it is refused in the same words. An orientation
-    that a PNG states behind its pixels is not seen.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no image, or one of more than `MAX_PIXELS`, or of more than `MAX_FILE_BYTES`.
-    """
-    if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
-        return _decoded_hw(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                exif = Image.Image.getexif(image)  # that of the PNG plug-in would decode the pixels first
-                is_turned, is_tiff = exif.get(_ORIENTATION_TAG) in (5, 6, 7, 8), image.format == "TIFF"
-    except Exception:  # Pillow's parsers raise anything on damaged files; decoding says what is wrong
-        return _decoded_hw(path)
-    if min(width, height) < 1 or width * height > MAX_PIXELS or (is_tiff and is_turned):  # Pillow turns TIFF itself
-        return _decoded_hw(path)
-    return (width, height) if is_turned else (height, width)
-
-
 def find_anchors(sizes: FloatArray, number: int, rng: np.random.Generator) -> FloatArray:
     """Find the ``number`` shapes that fit the boxes best: k-means with the distance 1 - IoU and medians.
 
@@ -119,14 +89,8 @@ def shape_iou(sizes: FloatArray, anchors: FloatArray) -> FloatArray:
     return box_iou(boxes[:, None], others)
 
 
-def _decoded_hw(path: Path) -> tuple[int, int]:
-    height, width, _ = read_image(path).shape
-    return height, width
-
-
 def _scale(sample: Sample, size: int) -> tuple[float, float]:
-    hw = sample.image.shape[:2] if isinstance(sample.image, np.ndarray) else read_image_hw(sample.image)
-    return Letterbox.fit((hw[0], hw[1]), size).scale_xy
+    return Letterbox.fit(image_hw(sample.image), size).scale_xy
 
 
 def _spread_start(sizes: FloatArray, number: int, rng: np.random.Generator) -> FloatArray:

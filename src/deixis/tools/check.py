@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from deixis.data import open_dataset
+from deixis.data import Dataset, as_dataset, open_dataset
 from deixis.data.formats import flickr30k, grefcoco
-from deixis.data.formats.refer import SPLITS
-from deixis.data.opening import REFER
+from deixis.data.formats.refer import REFER, SPLITS
 from deixis.geometry.boxes import box_iou, clip_box
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import box_from_mask, read_mask
@@ -220,7 +219,7 @@ def check_split(
     """
     if images not in IMAGES:
         raise ValueError(f"expected images out of {', '.join(IMAGES)}, got {images!r}; choose one")
-    check = SplitCheck(dataset, split, samples=len(samples))
+    samples, check = as_dataset(samples), SplitCheck(dataset, split, samples=len(samples))
     tell = progress or (lambda done, total: None)
     if not len(samples):
         check.add("no samples", f"{dataset}{':' if split else ''}{split or ''}")
@@ -298,25 +297,20 @@ def _is_mojibake(run: str) -> bool:
     return False
 
 
-def _tell_reader(samples: Sequence[Sample], check: SplitCheck) -> None:
+def _tell_reader(samples: Dataset, check: SplitCheck) -> None:
     """What the reader left out or cut."""
-    problems = list(getattr(samples, "problems", ()))
-    check.left_out = int(getattr(samples, "left_out", len(problems)))
+    check.left_out = samples.left_out
     kind = "left out" if check.left_out else "told by the reader"
-    for problem in problems:
+    for problem in samples.problems:
         check.add("without boxes" if _SCENE_PHRASE in problem else kind, problem)
     if check.left_out and "without boxes" not in check.found:
         check.found["left out"].count = check.left_out  # one sentence may tell of several
-    cut = int(getattr(samples, "clipped_boxes", 0))
-    if cut:
-        check.add("box cut", f"{cut} boxes", cut)
-    referents = getattr(samples, "referents", None)
-    check.referents = None if referents is None else len(referents)
+    if samples.clipped_boxes:
+        check.add("box cut", f"{samples.clipped_boxes} boxes", samples.clipped_boxes)
+    check.referents = len(samples.referents) if samples.has_referents else None
 
 
-def _read_samples(
-    samples: Sequence[Sample], check: SplitCheck, tell: Callable[[int, int | None], None]
-) -> list[list[int]]:
+def _read_samples(samples: Dataset, check: SplitCheck, tell: Callable[[int, int | None], None]) -> list[list[int]]:
     """Check phrases, repeats and the places of images; the indices of the samples of each image."""
     numbers: dict[object, int] = {}
     image_of, rows = array("q"), array("q")
@@ -348,7 +342,7 @@ def _read_samples(
     return [part.tolist() for part in np.split(sorted_rows, ends[:-1])] if numbers else []
 
 
-def _check_image(samples: Sequence[Sample], group: Sequence[int], check: SplitCheck) -> None:
+def _check_image(samples: Dataset, group: Sequence[int], check: SplitCheck) -> None:
     first = samples[group[0]]
     try:
         hw = read_image(first.image).shape[:2]

@@ -12,7 +12,7 @@ The package ImageHash would add SciPy and PyWavelets, compiled extensions, for t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,19 +47,19 @@ def difference_hash(image: ImageSource) -> Hashes:
 
 
 def hash_images(
-    images: Sequence[ImageSource], progress: Callable[[int, int | None], None] | None = None
+    images: Iterable[ImageSource], count: int, progress: Callable[[int, int | None], None] | None = None
 ) -> tuple[Hashes, NDArray[np.bool_]]:
-    """The hashes of pictures, [N, 32], and which of them could be read, bool [N].
+    """The hashes of ``count`` pictures, [N, 32], and which of them could be read, bool [N].
 
     A picture of one even colour or ramp counts as not readable: nothing tells it from others of its kind.
     """
-    hashes, usable = np.zeros((len(images), BITS // 8), dtype=np.uint8), np.zeros(len(images), dtype=np.bool_)
+    hashes, usable = np.zeros((count, BITS // 8), dtype=np.uint8), np.zeros(count, dtype=np.bool_)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for index, found in enumerate(pool.map(_hash_or_none, images)):
             if found is not None:
                 hashes[index], usable[index] = found, True
             if progress is not None:
-                progress(index + 1, len(images))
+                progress(index + 1, count)
     return hashes, usable
 
 

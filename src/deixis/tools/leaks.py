@@ -1,25 +1,32 @@
-"""Which images that are measured on are also trained on, by id, by file or by what they look like."""
+"""Which images that are measured on are also trained on, by id, by file or by what they look like.
+
+`leak_warning` answers from names and records alone, opening no data.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
-from deixis.data import SCENES, open_dataset, parse_dataset_spec
-from deixis.data.exclusions import Exclusions, exclusions_of
-from deixis.data.image_keys import file_key, image_keys
+from deixis.data import SCENES, Dataset, open_dataset, parse_dataset_spec
 from deixis.geometry.images import ImageSource
 from deixis.structures import Sample
 from deixis.tools.image_hash import BITS, Hashes, hash_images, near_pairs
+from deixis.tools.image_keys import COLLECTIONS, Exclusions, file_key, image_keys
+from deixis.tools.mix import MEASURED, read_record
 
 HASHING = ("auto", "always", "never")
 """When pictures are compared: ``auto``, where an image has no id that tells which picture it is."""
 
+_MAX_STARTS = 8
+_COCO = frozenset(name for name, collection in COLLECTIONS.items() if collection == "coco")
+_GOOGLE = frozenset({"refcocog-google", "refcoco-google"})
 _EXAMPLES = 3
 _UNREADABLE = -1
 
@@ -39,7 +46,7 @@ class Side:
     """A split and its images."""
 
     spec: str
-    samples: Sequence[Sample]
+    samples: Dataset
     images: list[_Image] = field(default_factory=list)
     image_of: array[int] = field(default_factory=lambda: array("q"))
     """For each sample the place of its image."""
@@ -135,7 +142,7 @@ def find_leaks(
                 image = sides[one].images[place]
                 keys.update((*image.keys, *_file_keys(image)))
     problems = [f"{spec}: {problem}" for spec, side in sides.items() for problem in side.problems]
-    return LeakCheck(leaks, exclusions_of(keys, dict.fromkeys(evaluation)), problems)
+    return LeakCheck(leaks, Exclusions(frozenset(keys), tuple(dict.fromkeys(evaluation))), problems)
 
 
 def _read_side(spec: str, root: str | Path | None, tell: Tell) -> Side:
@@ -146,7 +153,7 @@ def _read_side(spec: str, root: str | Path | None, tell: Tell) -> Side:
             "no picture; leave it out"
         )
     samples = open_dataset(name, split, root)
-    side = Side(spec, samples, problems=list(getattr(samples, "problems", ())))
+    side = Side(spec, samples, problems=list(samples.problems))
     places: dict[tuple[tuple[str, ...], str], int] = {}
     for index in range(len(samples)):
         tell(index + 1, len(samples))
@@ -156,7 +163,7 @@ def _read_side(spec: str, root: str | Path | None, tell: Tell) -> Side:
             side.problems.append(f"sample {index}: {error}")
             side.image_of.append(_UNREADABLE)
             continue
-        keys = image_keys(sample, name, samples)
+        keys = image_keys(sample, name, samples.coco_ids)
         file = os.path.abspath(sample.image) if isinstance(sample.image, Path) else ""
         name_of_pixels = "" if file or keys else sample.image_id
         place = places.setdefault((keys, file or name_of_pixels), len(side.images))
@@ -178,7 +185,7 @@ def _compare(train: Side, other: Side, hashing: str, tell: Tell) -> tuple[Leak, 
     leak.samples = sum(place in how for place in other.image_of)
     leak.triples = _shared_triples(train, other, same)
     for one, place in list(same.items())[:_EXAMPLES]:
-        leak.examples.append(f"{_told(train.images[one])} is {_told(other.images[place])}, by {how[place]}")
+        leak.examples.append(f"{_name(train.images[one])} is {_name(other.images[place])}, by {how[place]}")
     return leak, same
 
 
@@ -227,7 +234,7 @@ def _hashes(side: Side, places: Sequence[int], tell: Tell) -> tuple[list[int], H
     import numpy as np
 
     wanted = [place for place in places if place not in side.hashes]
-    hashes, usable = hash_images(_Pictures(side, wanted), tell)
+    hashes, usable = hash_images((_source(side, place) for place in wanted), len(wanted), tell)
     for place, found, is_usable in zip(wanted, hashes, usable, strict=True):
         side.hashes[place] = found.tobytes() if is_usable else None
     read = [place for place in places if side.hashes[place] is not None]
@@ -235,24 +242,10 @@ def _hashes(side: Side, places: Sequence[int], tell: Tell) -> tuple[list[int], H
     return read, found.reshape(len(read), BITS // 8)
 
 
-class _Pictures(Sequence[ImageSource]):
-    """The pictures of some images, looked up when asked for, as they may be pixels in a file."""
-
-    def __init__(self, side: Side, places: Sequence[int]) -> None:
-        self._side, self._places = side, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> ImageSource: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[ImageSource]: ...
-    def __getitem__(self, index: int | slice) -> ImageSource | list[ImageSource]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        image = self._side.images[self._places[index]]
-        return Path(image.file) if image.file else self._side.samples[image.sample].image
+def _source(side: Side, place: int) -> ImageSource:
+    """The picture of an image, which may be pixels in a file of samples."""
+    image = side.images[place]
+    return Path(image.file) if image.file else side.samples[image.sample].image
 
 
 def _shared_triples(train: Side, other: Side, same: dict[int, int]) -> int:
@@ -281,5 +274,83 @@ def _file_keys(image: _Image) -> tuple[str, ...]:
     return (file_key(Path(image.file)),) if image.file else ()
 
 
-def _told(image: _Image) -> str:
+def _name(image: _Image) -> str:
     return " = ".join(image.keys) or image.file or "an image without a file"
+
+
+def leak_warning(trained: object, dataset: str | None = None, split: str | None = None) -> str | None:
+    """One sentence where images measured on may be among those trained on; None where names show none.
+
+    Names tell of public data sets only; for the user's own files ``deixis data leaks`` looks.
+
+    Args:
+        trained: a recipe, its fields, or the ``config.json`` of a checkpoint that holds them as ``recipe``. What it
+            started from is followed through the checkpoints that are still there.
+        dataset: the name of the data set to be measured on; None for all that papers measure on.
+        split: its split.
+    """
+    targets = [f"{dataset}:{split}" if split else dataset] if dataset is not None else list(MEASURED)
+    found: dict[str, list[str]] = {}
+    for fields in _chain(_fields(trained)):
+        for target in targets:
+            reason = _reason(fields, target)
+            if reason is not None:
+                found.setdefault(reason, []).append(target)
+    if not found:
+        return None
+    reasons = "; ".join(f"{reason} ({', '.join(dict.fromkeys(targets))})" for reason, targets in found.items())
+    return f"evaluation images may be among the training images: {reasons}; check with: deixis data leaks"
+
+
+def _chain(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The recipe, and those of the checkpoints that it started from."""
+    for _ in range(_MAX_STARTS):
+        yield fields
+        start = fields.get("start")
+        if not isinstance(start, str) or not start:
+            return
+        try:
+            fields = _fields(json.loads((Path(start) / "config.json").read_bytes()))
+        except (OSError, ValueError, RecursionError):
+            return
+
+
+def _fields(trained: object) -> Mapping[str, Any]:
+    fields = trained if isinstance(trained, Mapping) else getattr(trained, "__dict__", {})
+    inner = fields.get("recipe")
+    return inner if isinstance(inner, Mapping) else fields
+
+
+def _reason(fields: Mapping[str, Any], target: str) -> str | None:
+    dataset, split = parse_dataset_spec(target)
+    weights = str(fields.get("image_weights") or "")
+    if dataset in _COCO and "yolov3" in Path(weights).name.lower():
+        return f"the detector {Path(weights).name!r} has seen all of COCO's train2014"
+    phrased = fields.get("phrased")
+    if not isinstance(phrased, str) or not phrased.strip():
+        return None
+    name, part = parse_dataset_spec(phrased)
+    part = part or (None if Path(name).suffix else "train")
+    if name == "mixed":
+        return _mixed_reason(str(fields.get("root") or ""), target)
+    if name == dataset:
+        if part == split:
+            return f"{phrased!r} is the split itself"
+        return f"the splits of {name!r} divide things and not images" if name in _GOOGLE else None
+    if {name, dataset} <= _COCO:
+        return f"{phrased!r} has images of COCO too, split otherwise"
+    if (name == "vg" and dataset in _COCO) or (dataset == "vg" and name in _COCO):
+        return "about half of Visual Genome's images are COCO's"
+    return None
+
+
+def _mixed_reason(root: str, target: str) -> str | None:
+    if target not in MEASURED:
+        return None
+    record = read_record(root)
+    if record is None:
+        return "the mix has no readable mix.json, which would tell what it left out"
+    left_out = record.get("left_out_for")
+    if not isinstance(left_out, list) or target not in left_out:
+        return "the mix was made without leaving them out"
+    return "of some images in the mix nothing tells which they are" if record.get("without_keys") else None

@@ -133,8 +133,3 @@ def published_name(dataset: str | Path, split: str | None) -> tuple[str, str | N
 def published_counts(name: str, split: str | None) -> Counts:
     """What is published of a split; empty where nothing is."""
     return PUBLISHED.get(name, {}).get(split or ALL, {})
-
-
-def published_splits(name: str) -> tuple[str, ...]:
-    """The splits of which something is published."""
-    return tuple(split for split in PUBLISHED.get(name, {}) if split != ALL)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deixis.charts import Line, Panel
+from deixis.data import Dataset, as_dataset
 from deixis.data.captions.statistics import measure_words, words_of
-from deixis.data.formats.image_sizes import image_hw
 from deixis.structures import Sample
 
 SMALL_PX, MEDIUM_PX = 32, 96
@@ -107,8 +107,8 @@ def measure_dataset(samples: Sequence[Sample], progress: Callable[[int, int], No
     A sample that cannot be read is counted in ``left_out`` and told in ``problems``. The size of a box as a share of
     its image is left out where the image is not there.
     """
-    found = DatasetStatistics()
-    sizes: dict[Path, tuple[int, int] | None] = {}
+    samples, found = as_dataset(samples), DatasetStatistics()
+    sizes: dict[object, tuple[int, int] | None] = {}
     for number in range(len(samples)):
         try:
             sample = samples[number]
@@ -149,19 +149,15 @@ def _count_box(found: DatasetStatistics, sample: Sample, hw: tuple[int, int] | N
 
 
 def _hw(
-    samples: Sequence[Sample], number: int, sample: Sample, sizes: dict[Path, tuple[int, int] | None]
+    samples: Dataset, number: int, sample: Sample, sizes: dict[object, tuple[int, int] | None]
 ) -> tuple[int, int] | None:
-    known: Callable[[int], tuple[int, int]] | None = getattr(samples, "image_hw", None)
-    if known is not None:
-        return known(number)
-    if not isinstance(sample.image, Path):
-        return image_hw(sample.image)
-    if sample.image not in sizes:
+    image = sample.image if isinstance(sample.image, Path) else number
+    if image not in sizes:
         try:
-            sizes[sample.image] = image_hw(sample.image)
+            sizes[image] = samples.image_hw(number)
         except (OSError, ValueError):
-            sizes[sample.image] = None
-    return sizes[sample.image]
+            sizes[image] = None
+    return sizes[image]
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:

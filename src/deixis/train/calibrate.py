@@ -18,11 +18,11 @@ from torch import Tensor
 from deixis.evaluate.calibration import BoolArray, FloatArray, calibration_error, found_rates
 from deixis.evaluate.metrics import RIGHT
 from deixis.evaluate.predict import Predictor
+from deixis.files import write_text
 from deixis.grounder import Grounder
 from deixis.language.synonyms import is_surely_absent
 from deixis.progress import progress_over
 from deixis.structures import Sample
-from deixis.train.state import write_whole
 
 _RIDGE = 1e-3
 _STEPS = 200
@@ -184,7 +184,7 @@ def store_in_config(folder: Path, **entries: Any) -> None:  # noqa: ANN401  JSON
     path = folder / "config.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
     stored.update(entries)
-    write_whole(path, json.dumps(stored, indent=1))
+    write_text(path, json.dumps(stored, indent=1))
 
 
 def stored_regression(grounder: Grounder) -> tuple[Sequence[float], float]:

@@ -15,6 +15,7 @@ import torch
 from deixis.data import open_dataset
 from deixis.data.scenes import open_scenes
 from deixis.evaluate.metrics import Tally
+from deixis.files import write_text
 from deixis.grounder import Grounder
 from deixis.hub import Checkpoint, load_checkpoint, save_checkpoint
 from deixis.models.base import GroundingModel
@@ -24,7 +25,7 @@ from deixis.train.own_data import TRAIN, VALIDATION, canvas_for, write_parts
 from deixis.train.recipes import Recipe, recipe_of_json
 from deixis.train.run_logging import Watch
 from deixis.train.setup import in_steps, start_data
-from deixis.train.state import STATE, check_run_folder, clear_leftovers, write_whole
+from deixis.train.state import STATE, check_run_folder, clear_leftovers
 from deixis.train.trainer import Trainer, loop, notes, recorded
 
 Measure = Callable[[Grounder, Sequence[Sample]], Tally]
@@ -91,7 +92,7 @@ class Looks:
         if not self.done or look.goodness > self.best.goodness:
             self._save(averaged, recipe, self.folder / BEST)
         self.done.append(look)
-        write_whole(self.folder / LOOKS, "".join(json.dumps(asdict(one)) + "\n" for one in self.done))
+        write_text(self.folder / LOOKS, "".join(json.dumps(asdict(one)) + "\n" for one in self.done))
         if sys.stderr is not None:
             print(f"training: {told(look)}", file=sys.stderr, flush=True)
 
@@ -205,7 +206,7 @@ def finetune(
         group.check_same(trainer.step)
         if group.is_first:
             clear_leftovers(folder)
-            write_whole(folder / "recipe.json", json.dumps(asdict(recipe), indent=1))
+            write_text(folder / "recipe.json", json.dumps(asdict(recipe), indent=1))
             lines = notes(recipe, trainer.objective.helper, autocast=trainer.autocast)
             for note in lines if sys.stderr is not None else ():
                 print(f"training: {note}", file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deixis.data.attributes import word_labels
-from deixis.data.captions.written import in_split
+from deixis.data.dataset import in_split
 from deixis.language.directions import mirror_phrase
 from deixis.language.invariance import can_mirror
 from deixis.language.synonyms import CATEGORY_WORDS, categories_meant_by

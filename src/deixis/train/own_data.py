@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from deixis.data import open_dataset, parse_dataset_spec
-from deixis.data.formats.image_sizes import image_hw
 from deixis.data.formats.jsonl import write_jsonl
+from deixis.geometry.images import image_hw
 from deixis.grounder import canvas_side
 from deixis.structures import Sample
 from deixis.train.recipes import Recipe
@@ -63,7 +63,7 @@ def _open(spec: str, recipe: Recipe, default: str | None) -> tuple[list[Sample],
     name, split = parse_dataset_spec(spec)
     is_whole = split is None and Path(name).suffix.lower() == ".jsonl"
     samples = open_dataset(name, split=None if is_whole else split or default, root=recipe.root or None)
-    problems: list[str] = list(getattr(samples, "problems", ()))
+    problems: list[str] = list(samples.problems)
     ours = list(samples) if is_whole else [replace(one, split="") for one in samples]
     if not ours:
         raise ValueError(f"expected phrases to learn from in {spec!r}, got none; add lines")

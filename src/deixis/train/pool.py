@@ -21,6 +21,7 @@ from deixis.data.attributes import WORD_GROUPS
 from deixis.data.epochs import Epochs
 from deixis.data.loading import TOKEN_STRIDE, CanvasRules, Mixture, TrainingBatch
 from deixis.data.rehearsed import joined
+from deixis.files import write_text
 from deixis.models.deixis.model import DeixisModel
 from deixis.models.deixis.proposals import Proposals
 from deixis.progress import progress_report
@@ -28,7 +29,6 @@ from deixis.train.batch_loader import batches
 from deixis.train.layouts import Layouts
 from deixis.train.objectives import bring, device_of, pixels_of
 from deixis.train.recipes import Recipe
-from deixis.train.state import write_whole
 
 _DRAWN_AT_ONCE = 8
 _MOST_WORDS = 14
@@ -160,7 +160,7 @@ def fill_pool(
             report(len(told), recipe.pool, "")
     for values in maps.values():
         values.flush()  # pyright: ignore[reportAttributeAccessIssue]
-    write_whole(folder / _TOLD, "".join(json.dumps(vars(one)) + "\n" for one in told))
+    write_text(folder / _TOLD, "".join(json.dumps(vars(one)) + "\n" for one in told))
 
 
 @torch.inference_mode()

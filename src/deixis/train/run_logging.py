@@ -15,12 +15,13 @@ from PIL import Image
 
 from deixis.data.loading import TrainingBatch
 from deixis.drawing import Mark, draw_marks, draw_sheet
+from deixis.files import atomic_write, write_text
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.base import GroundingModel
 from deixis.structures import BoxXyxy
 from deixis.train.curves import LOG, draw_curves, read_log
 from deixis.train.objectives import bring, device_of, pixels_of
-from deixis.train.state import naming, whole, write_whole
+from deixis.train.state import naming
 
 SKIPPED = "skipped.jsonl"
 """Steps that changed nothing, as their loss or gradient was not finite, with their phrases."""
@@ -120,7 +121,7 @@ def forget_after(step: int, log: Path) -> None:
         row = parse_step(line)
         if line.endswith("}\n") and row is not None and row <= step:
             kept.append(line)
-    write_whole(log, "".join(kept))
+    write_text(log, "".join(kept))
 
 
 def parse_step(line: str) -> int | None:
@@ -143,7 +144,7 @@ def phrases_by_picture(batch: TrainingBatch) -> list[list[str]]:
 
 def write_picture(path: Path, picture: Image.Image) -> None:
     """As PNG, whole or not at all."""
-    with whole(path) as file:
+    with atomic_write(path) as file:
         picture.save(file, "PNG")
 
 

@@ -15,8 +15,8 @@ from deixis.config import Config, McnConfig, SmcimConfig, has_word_pieces, prese
 from deixis.data import open_dataset, parse_dataset_spec
 from deixis.data.augment.pipelines import PIPELINES
 from deixis.data.captions.written import PhotoRecord, PhotoRecords, load_views
-from deixis.data.epochs import Epochs, group_by_referent
-from deixis.data.formats.jsonl import ReadSamples
+from deixis.data.dataset import Samples, as_dataset
+from deixis.data.epochs import Epochs
 from deixis.data.loading import Mixture, PhotoSource, SceneSource, Source
 from deixis.data.rehearsed import Rehearsed
 from deixis.data.scenes import Scenes, draw_scene
@@ -267,7 +267,7 @@ def _groups(samples: Sequence[Sample], one_per: str) -> Sequence[Sequence[int]]:
         for index, sample in enumerate(samples):
             groups.setdefault(sample.image_id, []).append(index)
         return list(groups.values())
-    return getattr(samples, "referents", None) or group_by_referent(samples)
+    return as_dataset(samples).referents
 
 
 def _open_phrased(recipe: Recipe) -> Sequence[Sample]:
@@ -277,7 +277,7 @@ def _open_phrased(recipe: Recipe) -> Sequence[Sample]:
     samples = open_dataset(name, split=split, root=recipe.root or None)
     if split is None:
         kept = [sample for sample in samples if sample.split in ("", "train")]
-        samples = ReadSamples(kept, getattr(samples, "problems", ()))
+        samples = Samples(kept, samples.problems)
     if not len(samples):
         raise ValueError(
             f"expected expressions to train on in {recipe.phrased!r}, got none; name other data, or FILE:SPLIT where "

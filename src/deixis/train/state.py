@@ -16,30 +16,13 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import SafetensorError
 
+from deixis.files import PART, atomic_write, sync_folder
+
 STATE = "state.pt"
 _KEPT = re.compile(r"state-(\d+)\.pt")
-_SCRATCH = re.compile(r"tmp[a-z0-9_]{8}")
-"""What `deixis.hub.save_checkpoint` writes into before it moves its files."""
-_CHECKPOINT = {"model.safetensors", "config.json", "README.md", "tokenizer.json", "vocab.txt"}
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 _UNFIT = (RuntimeError, OSError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError, AttributeError)
 """What reading a training state raises where it is damaged or another model's."""
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """Write into ``path``.partial, which takes the place of ``path`` at the end, on the disk and not only in memory."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with naming(path), partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)  # a full disk has its room back
-        raise
-    _sync_folder(path.parent)
 
 
 @contextmanager
@@ -84,27 +67,10 @@ def _save_state(state: dict[str, Any], file: BinaryIO) -> None:
         raise (remembering.error or error) from None
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make names that were moved outlast a loss of power; not every system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside ``path`` and move it there at the end; an interrupted write leaves what was there before."""
-    with whole(path) as file:
-        file.write(text.encode("utf-8"))
-
-
 def write_state(folder: Path, state: dict[str, Any], keep: int) -> None:
     """Make ``state`` the run's state.pt; with ``keep`` above 1, that and those before it are state-STEP.pt too."""
     path = folder / (STATE if keep == 1 else f"state-{int(state['step']):08}.pt")
-    with whole(path) as file:
+    with atomic_write(path) as file:
         _save_state(state, file)
     if keep > 1:
         _give_second_name(path, folder / STATE)
@@ -116,18 +82,18 @@ def write_state(folder: Path, state: dict[str, Any], keep: int) -> None:
 
 def _give_second_name(path: Path, second: Path) -> None:
     """A hard link, which takes no room; a copy where there are none."""
-    partial = second.with_name(f"{second.name}.partial")
+    partial = second.with_name(f".{second.name}{PART}")
     partial.unlink(missing_ok=True)
     try:
         os.link(path, partial)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        with path.open("rb") as source, whole(second) as target:
+        with path.open("rb") as source, atomic_write(second) as target:
             shutil.copyfileobj(source, target)
     else:
         os.replace(partial, second)
-        _sync_folder(second.parent)
+        sync_folder(second.parent)
 
 
 def kept_states(folder: Path) -> list[Path]:
@@ -176,11 +142,11 @@ def _read_one(path: Path, apply: Callable[[dict[str, Any]], None]) -> None:
 
 def clear_leftovers(folder: Path) -> None:
     """Remove what a save that was killed has left half-written."""
-    for path in folder.glob("*.partial"):
-        path.unlink(missing_ok=True)
-    for path in folder.glob("tmp*"):
-        if _SCRATCH.fullmatch(path.name) and path.is_dir() and {one.name for one in path.iterdir()} <= _CHECKPOINT:
+    for path in folder.glob(f".*{PART}"):
+        if path.is_dir():
             shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def has_run_of(folder: Path, recipe: str) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from deixis.data.epochs import Epochs
 from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
+from deixis.files import write_text
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
@@ -51,10 +52,9 @@ from deixis.train.state import (
     naming,
     read_state,
     write_state,
-    write_whole,
 )
 
-__all__ = ["Trainer", "forget_after", "log_line", "notes", "recorded", "run", "write_whole"]
+__all__ = ["Trainer", "forget_after", "log_line", "notes", "recorded", "run"]
 
 _SHOWN_PROBLEMS = 5
 _PATHS = (
@@ -356,7 +356,7 @@ def run(
         if group.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             clear_leftovers(folder)
-            write_whole(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
+            write_text(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
             told = [*notes(recipe, trainer.objective.helper, autocast=trainer.autocast), *left_out(source)]
             for note in told if sys.stderr is not None else ():
                 print(f"training: {note}", file=sys.stderr, flush=True)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deixis.data.captions.written import PhotoRecord, WrittenPhrases, in_split, load_views
+from deixis.data.captions.written import PhotoRecord, WrittenPhrases, load_views
+from deixis.data.dataset import in_split
 from deixis.data.loading import Mixture, PhotoSource, SceneSource
 from deixis.geometry.masks import encode_rle, read_mask
 from deixis.structures import Instance
@@ -199,7 +200,7 @@ def test_written_phrases_when_limited_then_the_first_of_shuffled_photos(coco_jso
 
 def test_written_phrases_when_sliced_then_a_list(coco_json):
     samples = WrittenPhrases(coco_json, split="val")
-    assert samples[:2] == [samples[0], samples[1]]
+    assert list(samples[:2]) == [samples[0], samples[1]]
     assert samples[-1] is samples[len(samples) - 1]
 
 

@@ -44,7 +44,7 @@ def test_read_when_the_file_is_right_then_images_and_instances_come(tmp_path):
     assert (cat.category, cat.is_crowd, cat.mask) == ("cat", True, None)
     assert coco.instances(8) == []
     assert coco.category_names == {1: "dog", 2: "cat"}
-    assert coco.problems == ()
+    assert coco.problems == []
 
 
 def test_read_when_a_box_reaches_over_the_border_then_clipped_and_counted(tmp_path):
@@ -61,7 +61,7 @@ def test_read_when_annotations_carry_scores_then_those_below_the_least_are_left_
     assert len(read(tmp_path, coco).instances(7)) == 3
     found = CocoInstances.read(tmp_path / "instances.json", min_score=0.5)
     assert [one.box_xyxy_px[0] for one in found.instances(7)] == [0, 2]
-    assert found.problems == ("annotations[3]: expected a number as 'score', got 'high'; correct it",)
+    assert found.problems == ["annotations[3]: expected a number as 'score', got 'high'; correct it"]
 
 
 def test_read_when_an_images_folder_lies_beside_then_it_is_the_root(tmp_path):
@@ -76,7 +76,7 @@ def test_read_when_an_images_folder_lies_beside_then_it_is_the_root(tmp_path):
 @pytest.mark.parametrize(
     ("annotation", "why"),
     [
-        ({"bbox": [10, 5, 0, 30]}, "bbox with an area"),
+        ({"bbox": [10, 5, 0, 30]}, "bbox with an area inside"),
         ({"bbox": [200, 5, 10, 10]}, "inside the image of 100 x 50"),
         ({"bbox": [10, 5, 20]}, "four finite numbers"),
         ({"bbox": [10, 5, 20, float("nan")]}, "four finite numbers"),
@@ -84,7 +84,7 @@ def test_read_when_an_images_folder_lies_beside_then_it_is_the_root(tmp_path):
         ({"bbox": None}, "four finite numbers"),
         ({"image_id": 99}, "id of an image"),
         ({"category_id": 99}, "id of a category"),
-        ({"category_id": []}, "whole number as 'category_id'"),
+        ({"category_id": []}, "expected an id as 'category_id'"),
     ],
 )
 def test_read_when_one_record_is_bad_then_it_is_reported_and_the_rest_stays(tmp_path, annotation, why):
@@ -135,9 +135,9 @@ def test_read_when_images_or_categories_are_bad_then_reported(tmp_path):
         ("not json", "expected JSON"),
         ("", "expected JSON"),
         ("[" * 100_000, "expected JSON"),
-        ("[1, 2]", "expected one JSON object"),
-        ('{"images": [], "annotations": []}', "expected a list 'categories'"),
-        ('{"images": {}, "annotations": [], "categories": []}', "expected a list 'images'"),
+        ("[1, 2]", "expected a JSON object with a list 'images'"),
+        ('{"images": [], "annotations": []}', "with a list 'categories'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "with a list 'images'"),
     ],
 )
 def test_read_when_the_file_is_no_coco_file_then_one_sentence(tmp_path, content, why):

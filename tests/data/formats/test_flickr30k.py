@@ -39,7 +39,7 @@ def test_read_flickr30k_when_phrases_are_marked_then_a_sample_each_that_has_a_bo
     assert guys.image_id == "36979"
     assert data.referents == ((0, 2), (1,))
     assert data.left_out == 2  # the yard and it
-    assert data.problems == [
+    assert list(data.problems) == [
         "Annotations/36979.xml: no box for the entity of a phrase, such as a scene; its expressions left out: 2"
     ]
     assert len(open_dataset(folder)) == len(read_flickr30k(folder, "all")) == 3

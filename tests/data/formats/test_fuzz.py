@@ -132,7 +132,7 @@ def read(form, folder):
         if form == "coco":
             coco = CocoInstances.read(folder / target)
             told = sum(one.startswith("annotations[") and "without its mask" not in one for one in coco.problems)
-            return sum(map(len, coco.by_image.values())), told
+            return sum(map(len, coco.annotations.values())), told
         data = open_dataset(folder / target, split)
     except (ValueError, FileNotFoundError) as error:
         assert "expected " in str(error)  # noqa: PT017
@@ -148,7 +148,7 @@ def read(form, folder):
             with contextlib.suppress(ValueError, FileNotFoundError):
                 read_mask(sample.mask, (50, 100))
     assert all("\n" not in one for one in data.problems)
-    return len(data), getattr(data, "left_out", len(data.problems))
+    return len(data), data.left_out
 
 
 def paths_of(value, path=()):

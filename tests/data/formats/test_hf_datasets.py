@@ -58,7 +58,7 @@ def test_read_hf_dataset_when_saved_to_disk_then_a_sample_a_row(pa, tmp_path):
     assert (dog.image, dog.image_id, dog.split) == (tmp_path / "d" / NAME, "25", "val")
     assert dog.mask == [[1, 2, 3, 2, 3, 4]]
     assert zebra.box_xyxy_px is None
-    assert data[0:2] == [dog, zebra] == list(open_dataset(tmp_path / "d"))
+    assert list(data[0:2]) == [dog, zebra] == list(open_dataset(tmp_path / "d"))
 
 
 def test_read_hf_dataset_when_of_several_splits_then_the_one_asked_for(pa, tmp_path):
@@ -122,9 +122,9 @@ def test_read_hf_dataset_when_pyarrow_is_not_there_then_the_extra_is_named(tmp_p
 def test_read_hf_dataset_when_limited_then_whole_rows_in_an_order_that_stays(pa, tmp_path):
     rows = [ROWS[0] | {"id": i} for i in range(9)]
     folder = save_arrow(pa, tmp_path / "d", rows)
-    few = [one.id for one in read_hf_dataset(folder, limit=4)]
+    few = [one.id for one in read_hf_dataset(folder).limit(4)]
     assert len(few) == 4
-    assert few == [one.id for one in read_hf_dataset(folder, limit=4)]
+    assert few == [one.id for one in read_hf_dataset(folder).limit(4)]
     assert set(few) < {str(i) for i in range(9)}
     assert few != sorted(few)
 

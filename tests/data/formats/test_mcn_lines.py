@@ -27,7 +27,7 @@ def test_read_mcn_lines_when_a_line_has_sentences_then_a_sample_each(tmp_path):
     assert data.referents == ((0, 1), (2,))
     assert first.mask is None
     assert open_dataset(path, "testA", root=tmp_path)[0] == first
-    with pytest.raises(ValueError, match=r"expected the split 'val', got a file of \['testA'\]"):
+    with pytest.raises(ValueError, match=r"expected the split 'val', got data of \['testA'\]"):
         open_dataset(path, "val")
 
 
@@ -40,21 +40,20 @@ def test_read_mcn_lines_when_as_the_official_script_writes_them_then_read_with_m
     path = save(tmp_path / "anns/refcoco", line, "train.txt")
     data = read_mcn_lines(path, need_images=True)
     assert [one.phrase for one in data] == ["the lady in blue", "lady w back to us"]
-    assert (data.left_out, data.problems) == (0, [])
+    assert (data.left_out, data.problems) == (0, ())
     assert data[0].mask is not None
     assert read_mask(data[0].mask, (4, 6)).all()
     monkeypatch.chdir(path.parent)
     assert read_mcn_lines("train.txt", need_images=True)[1].image.is_file()
 
 
-@pytest.mark.parametrize("where", ["val.txt.masks", "masks", "elsewhere"])
+@pytest.mark.parametrize("where", ["val.txt.masks", "masks"])
 def test_read_mcn_lines_when_there_are_masks_then_read_when_asked_for(tmp_path, where):
     (tmp_path / where).mkdir()
     array = np.zeros((50, 100), np.uint8)
     array[20:25, 10:40] = 2  # polygons that overlap
     np.save(tmp_path / where / "7.npy", array)
-    given_folder = tmp_path / where if where == "elsewhere" else None
-    data = read_mcn_lines(save(tmp_path, LINE + "b.jpg 1,2,3,4,0,8 cup\n"), masks=given_folder)
+    data = read_mcn_lines(save(tmp_path, LINE + "b.jpg 1,2,3,4,0,8 cup\n"))
     assert (read_mask(data[0].mask, (50, 100)) == (array > 0)).all()
     assert data[2].mask is None
     assert len(data.problems) == 1

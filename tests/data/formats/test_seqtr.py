@@ -64,7 +64,7 @@ def test_read_seqtr_when_of_simrec_then_read_with_the_arrays_of_masks(tmp_path):
     path = save(tmp_path / "anns", {"train": [entry], "val": [entry | {"mask_id": 4}]}, "refcoco.json")
     first, second = data = open_dataset(path, "train")
     assert (first.phrase, second.phrase, first.box_xyxy_px) == ("the lady", "lady w", (1.5, 2, 11.5, 7))
-    assert (first.image_id, first.image.is_file(), data.left_out, data.problems) == ("581857", True, 0, [])
+    assert (first.image_id, first.image.is_file(), data.left_out, data.problems) == ("581857", True, 0, ())
     assert (read_mask(first.mask, (50, 100)) == (array > 0)).all()
     other = open_dataset(path)
     assert (len(other), other[0].mask, other.left_out) == (2, None, 0)
@@ -94,7 +94,7 @@ def test_read_seqtr_when_of_the_mix_of_simrec_then_each_image_where_it_keeps_it(
     ("changes", "why", "lost"),
     [
         ({"bbox": [1, 2, 0, 4]}, "with an area inside the image", 2),
-        ({"bbox": [1, 2, float("nan"), 4]}, "four finite numbers", 2),
+        ({"bbox": [1, 2, "3", 4]}, "four finite numbers", 2),
         ({"bbox": "no"}, "four finite numbers", 2),
         ({"expressions": "left dog"}, "expected a list of expressions", 1),
         ({"expressions": ["dog", 3, " "]}, "expected a phrase with words", 2),

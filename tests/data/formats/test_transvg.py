@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deixis.data import open_dataset
-from deixis.data.formats.torch_pickle import read_torch_pickle
+from deixis.data.formats.pickles import read_torch_pickle
 from deixis.data.formats.transvg import read_transvg
 
 NAME = "COCO_train2014_000000000025.jpg"
@@ -56,7 +56,6 @@ def test_read_transvg_when_no_name_tells_then_the_boxes_do(tmp_path):
     Image.new("RGB", (100, 50)).save(tmp_path / NAME)
     corners = save(tmp_path / "b.pth", [(NAME, "a", [70.0, 20.0, 95.0, 45.0], "dog", [])])
     assert read_transvg(corners)[0].box_xyxy_px == (70, 20, 95, 45)  # as sizes it would end at 165 of 100
-    assert read_transvg(corners, boxes="xywh")[0].box_xyxy_px == (70, 20, 165, 65)
 
 
 def test_read_transvg_when_boxes_are_arrays_then_read_with_weights_only(tmp_path):
@@ -123,8 +122,6 @@ def test_read_transvg_when_nothing_is_right_then_the_first_reason(tmp_path):
         read_transvg(save(tmp_path / "unc_val.pth", [3, 4]))
     with pytest.raises(FileNotFoundError):
         read_transvg(tmp_path / "none.pth")
-    with pytest.raises(ValueError, match="expected boxes out of"):
-        read_transvg(tmp_path / "none.pth", boxes="yxyx")
 
 
 def test_open_dataset_when_transvg_and_a_root_then_the_file_of_the_split(tmp_path):

@@ -17,7 +17,8 @@ from deixis.data.captions.statistics import (
     read_expressions,
 )
 from deixis.data.captions.writing import VisibleInstance, write_phrases
-from deixis.data.captions.written import is_fully_annotated, split_of
+from deixis.data.captions.written import is_fully_annotated
+from deixis.data.dataset import split_of
 from deixis.data.formats.coco import CocoImage, CocoInstances
 from deixis.data.formats.jsonl import write_jsonl
 from deixis.geometry.images import read_image

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deixis.data.augment import View
 from deixis.data.captions.writing import VisibleInstance, write_phrases
+from deixis.data.dataset import Samples, in_split
 from deixis.data.formats.coco import CocoInstances
 from deixis.geometry.images import read_image
 from deixis.geometry.masks import read_mask
 from deixis.structures import Instance, Sample
-
-SPLITS = ("train", "val", "test", "all")
-
-
-def in_split(image_id: int, split: str) -> bool:
-    """Say whether an image belongs to a split, by its id alone.
-
-    ``test`` is every id divisible by 7, ``val`` every id that leaves 1 when divided by 14, ``train`` the rest, and
-    ``all`` is all three. So the splits stay what they are when a file grows. Raises ValueError for another name.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"expected a split out of {', '.join(SPLITS)}, got {split!r}; choose one of these")
-    return split in (split_of(image_id), "all")
-
-
-def split_of(image_id: int) -> str:
-    """The split that an image belongs to beside ``all``; see `in_split`."""
-    return "test" if image_id % 7 == 0 else "val" if image_id % 14 == 1 else "train"
 
 
 def is_fully_annotated(coco: CocoInstances) -> bool:
@@ -121,7 +104,7 @@ def load_views(
     return PhotoRecords(_records(coco, split, keep_pixels), coco.problems)
 
 
-class WrittenPhrases(Sequence[Sample]):
+class WrittenPhrases(Samples):
     """Samples with phrases written for the instances of a COCO file; the same phrases at every construction.
 
     A file of more than one category counts as fully annotated: see `is_fully_annotated` and `write_phrases`.
@@ -164,12 +147,12 @@ class WrittenPhrases(Sequence[Sample]):
         records = _records(coco, split, keep_pixels=False)
         if limit is not None:
             records = [records[i] for i in np.random.default_rng(seed).permutation(len(records))]
-        self._samples: list[Sample] = []
+        samples: list[Sample] = []
         unusable = 0
         for done, record in enumerate(records, start=1):
             rng = np.random.default_rng([seed, record.image_id % 2**64])  # an id may be negative, a seed may not
             try:
-                self._samples.extend(_write_samples(record, split, rng, per_instance, min_area, fully))
+                samples.extend(_write_samples(record, split, rng, per_instance, min_area, fully))
             except (OSError, ValueError) as error:
                 unusable += 1
                 if unusable == len(records):  # a wrong folder, most likely
@@ -177,20 +160,14 @@ class WrittenPhrases(Sequence[Sample]):
                 problems.append(f"image {record.image_id}: {error}")
             if progress is not None:
                 progress(done, len(records))
-            if limit is not None and len(self._samples) >= limit:
+            if limit is not None and len(samples) >= limit:
                 break
-        self._samples = self._samples[:limit]
-        self.problems = tuple(problems)
+        super().__init__(samples[:limit], problems)
+        self._is_limited = limit is not None
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        return self._samples[index]
+    def limit(self, n: int | None, seed: int = 0) -> Self:
+        """As of every data set; samples that were limited when they were written stay in their order."""
+        return self.take(range(len(self))[:n]) if self._is_limited else super().limit(n, seed)
 
 
 def _records(coco: CocoInstances, split: str, keep_pixels: bool) -> list[PhotoRecord]:

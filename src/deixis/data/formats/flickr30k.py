@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-from deixis.data.annotation_fields import shorten, stated_hw
+from deixis.data.annotation_fields import box_around, shorten, stated_hw
+from deixis.data.formats import Format, Request
 from deixis.data.formats.mdetr import SEVERAL
-from deixis.data.formats.sample_table import SampleTable
+from deixis.data.table import SampleTable, TableWriter
 from deixis.structures import BoxXyxy
 
 SPLITS = ("train", "val", "test")
@@ -34,7 +35,6 @@ def read_flickr30k(
     split: str = "val",
     images: str | Path | None = None,
     *,
-    limit: int | None = None,
     need_images: bool = False,
 ) -> SampleTable:
     """Open one split.
@@ -45,7 +45,6 @@ def read_flickr30k(
             ``annotations``.
         split: out of `SPLITS`; ``all`` takes every file of sentences.
         images: the folder to look for the images below; by default the folder and the one above.
-        limit: at most so many samples, see `SampleTable.finish`.
         need_images: whether to refuse to go on without images.
 
     Returns:
@@ -59,11 +58,11 @@ def read_flickr30k(
     if split not in (*SPLITS, "all"):
         raise ValueError(f"expected a split out of {', '.join(SPLITS)}, all, got {split!r}; choose one")
     base = _base(Path(folder))
-    table = SampleTable(base)
+    table = TableWriter(base)
     for name in _names(base, split):
         _add_image(table, base, name, "" if split == "all" else split)
     bases = [Path(images)] if images is not None else [base, base.parent]
-    return table.finish(bases, limit=limit, need_images=need_images, what=f"phrases of the split {split!r}")
+    return table.finish(bases, need_images=need_images, what=f"phrases of the split {split!r}")
 
 
 def _base(folder: Path) -> Path:
@@ -89,7 +88,7 @@ def _names(base: Path, split: str) -> list[str]:
     return list(dict.fromkeys(name.removesuffix(".jpg") for name in names))
 
 
-def _add_image(table: SampleTable, base: Path, name: str, split: str) -> None:
+def _add_image(table: TableWriter, base: Path, name: str, split: str) -> None:
     if not re.fullmatch(r"[\w-]{1,80}", name):
         table.leave_out(f"image {shorten(name)}", "expected the number of an image; correct the list")
         return
@@ -113,12 +112,11 @@ def _add_image(table: SampleTable, base: Path, name: str, split: str) -> None:
             without += 1
             continue
         with table.telling(where):
-            x1, y1, x2, y2 = zip(*of_entity, strict=True)
-            box = table.inside((min(x1), min(y1), max(x2), max(y2)), boxes.hw)
+            around = box_around(of_entity)
             table.add(
                 place,
                 one.phrase,
-                box,
+                around and table.inside(around, boxes.hw),
                 name=f"{name}-{one.sentence}-{one.number}",
                 split=split,
                 category=one.kind.split("/")[0],
@@ -138,7 +136,7 @@ class _Phrase(NamedTuple):
     phrase: str
 
 
-def _phrases(table: SampleTable, name: str, sentences: bytes) -> Iterator[_Phrase]:
+def _phrases(table: TableWriter, name: str, sentences: bytes) -> Iterator[_Phrase]:
     """The marked phrases; marks that cannot be read are told."""
     for number, line in enumerate(sentences.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
         where, marks = f"Sentences/{name}.txt, sentence {number}", line.count(_MARK)
@@ -238,3 +236,15 @@ def _tree_of(data: bytes) -> tuple[list[dict[str, dict[str, str]]], dict[str, st
     except (expat.ExpatError, LookupError) as error:
         raise ValueError(f"expected XML, got something else ({error}); get it again") from error
     return objects, size
+
+
+def _open(request: Request) -> SampleTable:
+    return read_flickr30k(request.path, request.split or "val", request.images, need_images=request.need_images)
+
+
+FORMAT = Format(
+    read=_open,
+    names=("flickr30k",),
+    default_split="val",
+    is_folder=lambda folder: (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir(),
+)

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from deixis.data.annotation_fields import four_numbers, mask_from_json, parse_json, shorten
-from deixis.data.formats.image_folders import image_id_of, safe_name
-from deixis.data.formats.record_samples import RecordSamples
-from deixis.data.formats.sample_table import check_phrase
+from deixis.data.annotation_fields import (
+    check_phrase,
+    four_numbers,
+    mask_from_json,
+    parse_json,
+    safe_name,
+    shorten,
+    words_or_none,
+)
+from deixis.data.dataset import Dataset, Report
+from deixis.data.formats import Format, Request
+from deixis.data.formats.image_folders import image_id_of
 from deixis.structures import BoxXyxy, Mask, Sample, check_box
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _IMAGES = ("image", "image_path", "file_name", "img", "path")
@@ -27,7 +34,6 @@ _PHRASES = ("phrase", "sent", "expression", "expressions", "sentence", "sentence
             "captions", "answer", "text")  # fmt: skip
 _BOXES = ("box", "bbox", "bbox_xyxy")
 _MASKS = ("mask", "segmentation")
-_LIMIT_SEED = 0
 _PROBED = 512
 
 
@@ -55,52 +61,35 @@ class _Place(NamedTuple):
     box: BoxXyxy | None
 
 
-class HfDataset(RecordSamples[_Place]):
-    """Samples of a folder; an image that stands in the folder itself is decoded when its sample is asked for.
+class HfDataset(Dataset):
+    """Samples of a folder; an image that stands in the folder itself is decoded when its sample is asked for."""
 
-    ``problems`` and ``left_out`` are as in `deixis.data.formats.sample_table.SampleTable`.
-    """
+    def __init__(self, table: Any, columns: Columns, split: str, root: Path) -> None:  # noqa: ANN401
+        self._table, self._columns, self._split_name, self._root = table, columns, split, root
+        report = Report()
+        self._places = list(self._read_places(report))
+        self._rows = range(len(self._places))
+        self.problems, self._left_out = tuple(report.problems), report.left_out
 
-    def __init__(self, table: Any, columns: Columns, split: str, root: Path, limit: int | None) -> None:  # noqa: ANN401
-        self._table, self._columns, self._split, self._root = table, columns, split, root
-        self.problems: list[str] = []
-        self.left_out = 0
-        self._records = list(self._read_places())
-        if limit is not None:
-            rows = list(dict.fromkeys(place.row for place in self._records))
-            order = np.random.default_rng(_LIMIT_SEED).permutation(len(rows))
-            rank = {rows[index]: position for position, index in enumerate(order)}
-            self._records = sorted(self._records, key=lambda place: rank[place.row])[:limit]
+    def _images(self) -> list[int]:
+        return [self._places[row].row for row in self._rows]
 
-    def _read_places(self) -> Any:  # noqa: ANN401
+    def _read_places(self, report: Report) -> Iterator[_Place]:
         columns = self._columns
         small = self._table.select([columns.phrase, columns.box])
         row = 0
         for batch in small.to_batches(max_chunksize=1000):
             for phrases, box in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield from self._places_of(row, phrases, box)
+                values = phrases if isinstance(phrases, list) else [phrases]
+                with report.telling(f"row {row}", len(values)):
+                    checked = _box(box, columns.box_form)
+                    for number, value in enumerate(values):
+                        with report.telling(f"row {row}, phrase {number}"):
+                            yield _Place(row, number, check_phrase(_words(value)), checked)
                 row += 1
 
-    def _places_of(self, row: int, phrases: object, box: object) -> Any:  # noqa: ANN401
-        values = phrases if isinstance(phrases, list) else [phrases]
-        try:
-            checked = _box(box, self._columns.box_form)
-        except ValueError as error:
-            self._leave_out(f"row {row}", error, len(values))
-            return
-        for number, value in enumerate(values):
-            try:
-                yield _Place(row, number, check_phrase(_words(value)), checked)
-            except ValueError as error:
-                self._leave_out(f"row {row}, phrase {number}", error)
-
-    def _leave_out(self, where: str, why: object, expressions: int = 1) -> None:
-        self.left_out += expressions
-        more = f"; its expressions left out: {expressions}" if expressions > 1 else ""
-        self.problems.append(f"{where}: {why}{more}")
-
-    def _sample(self, place: _Place) -> Sample:
-        columns = self._columns
+    def _sample(self, row: int) -> Sample:
+        columns, place = self._columns, self._places[row]
         wanted = [name for name in (columns.image, *columns[4:]) if name is not None]
         record = self._table.select(wanted).slice(place.row, 1).to_pylist()[0]
         image, image_id = _image(record[columns.image], self._root, place.row)
@@ -115,9 +104,9 @@ class HfDataset(RecordSamples[_Place]):
             phrase=place.phrase,
             box_xyxy_px=place.box,
             mask=None if columns.mask is None or place.box is None else _mask(record[columns.mask], self._root),
-            split=self._split if columns.split is None else str(record[columns.split] or ""),
-            category=_text(columns.category, record),
-            kind=_text(columns.kind, record),
+            split=self._split_name if columns.split is None else str(record[columns.split] or ""),
+            category=None if columns.category is None else words_or_none(record[columns.category]),
+            kind=None if columns.kind is None else words_or_none(record[columns.kind]),
         )
 
 
@@ -126,16 +115,13 @@ def is_hf_folder(folder: Path) -> bool:
     return bool(_splits_of(folder))
 
 
-def read_hf_dataset(
-    folder: str | Path, split: str | None = None, images: str | Path | None = None, *, limit: int | None = None
-) -> HfDataset:
+def read_hf_dataset(folder: str | Path, split: str | None = None, images: str | Path | None = None) -> HfDataset:
     """Open one split of a folder.
 
     Args:
         folder: what ``save_to_disk`` wrote, or a folder of parquet files named after their splits.
         split: one of its splits; None for its only one, or else ``val`` or ``validation``.
         images: what image paths in the rows are relative to; by default the folder.
-        limit: at most so many samples: the first of a seeded shuffle of the rows.
 
     Returns:
         A sample a phrase; a row may hold several. ``bbox`` is read as corner and size, unless a box of it can only be
@@ -158,7 +144,7 @@ def read_hf_dataset(
         raise ValueError(f"expected a split out of {sorted(splits)!r} in {str(folder)!r}, got {split!r}; choose one")
     table = _read_table(splits[split])
     columns = _columns(table, folder)
-    dataset = HfDataset(table, columns, split, Path(images) if images is not None else folder, limit)
+    dataset = HfDataset(table, columns, split, Path(images) if images is not None else folder)
     if not dataset:
         why = dataset.problems[0] if dataset.problems else "it has no rows"
         raise ValueError(f"expected phrases of the split {split!r} in {str(folder)!r}, got none ({why}); check it")
@@ -282,11 +268,6 @@ def _words(value: object) -> object:
     return value
 
 
-def _text(name: str | None, record: dict[str, object]) -> str | None:
-    value = None if name is None else record[name]
-    return value if isinstance(value, str) and value.strip() else None
-
-
 def _image(value: object, root: Path, row: int) -> tuple[Path | NDArray[np.uint8], str]:
     if isinstance(value, dict):
         path, data = value.get("path"), value.get("bytes")
@@ -325,3 +306,10 @@ def _mask(value: object, root: Path) -> Mask | None:
     if isinstance(value, dict) and isinstance(value.get("counts"), bytes):
         value = {**value, "counts": value["counts"].decode("latin-1")}
     return None if value in (None, [], "") else mask_from_json(value, root)
+
+
+def _read(request: Request) -> HfDataset:
+    return read_hf_dataset(request.path, request.split, request.images)
+
+
+FORMAT = Format(read=_read, names=("hf",), is_folder=is_hf_folder)

@@ -8,11 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from deixis.data.annotation_fields import has_half_letters
-
-Key = int | str
-"""An id: a whole number, or text."""
-
 _PROBED_IMAGES = 16
 _SHOWN_FOLDERS = 6
 _COCO = (
@@ -90,15 +85,15 @@ class Layout(NamedTuple):
     folder: Path
     name: str
 
-    def path(self, image: Key, file_name: str) -> Path:
-        """The file of an image, there or not."""
-        shelf = f"{image // 1000:02d}" if isinstance(image, int) else ""
+    def path(self, image: str, file_name: str) -> Path:
+        """The file of an image by its id and its name in the annotations, there or not."""
+        shelf = f"{int(image) // 1000:02d}" if image.isascii() and image.isdigit() else ""
         name = self.name.format(image=image, file=file_name, base=Path(file_name).name, shelf=shelf)
         return self.folder / name
 
 
 def find_layout(
-    bases: Sequence[Path], collection: str, images: Sequence[tuple[Key, str]], need_images: bool = True
+    bases: Sequence[Path], collection: str, images: Sequence[tuple[str, str]], need_images: bool = True
 ) -> Layout:
     """The first folder and way of naming under which most of some images are there.
 
@@ -126,7 +121,7 @@ def find_layout(
         return best
     if not need_images:
         return Layout(folders[0], _NAMES[0])
-    example = probed[0][1] or f"the image {probed[0][0]!r}"
+    example = probed[0][1] or f"the image {probed[0][0]}"
     usual = ", ".join(name or "." for name in FOLDERS[collection][1 : 1 + _SHOWN_FOLDERS])
     raise FileNotFoundError(
         f"expected the images, such as {example!r}, in {str(folders[0])!r}, got none there nor in any other of "
@@ -149,16 +144,6 @@ def image_id_of(file_name: str) -> str:
     """
     match = _COCO_FILE.fullmatch(Path(file_name).name)
     return match[1] if match else file_name
-
-
-def safe_name(value: object) -> str:
-    """A file name as an annotation states it, relative and without steps upwards; ValueError for others."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError(f"expected a file name, got {str(value)[:80]!r}; name the image's file")
-    path = Path(value)
-    if path.is_absolute() or ".." in path.parts or has_half_letters(value):
-        raise ValueError(f"expected a file name below the folder of images, got {value[:80]!r}; correct it")
-    return value
 
 
 def _is_file(path: Path) -> bool:

@@ -10,33 +10,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import cast, overload
+from typing import cast
 
-from deixis.data.annotation_fields import four_numbers, has_half_letters, mask_from_json, parse_json, shorten
-from deixis.data.whole_file import whole_file
+from deixis.data.annotation_fields import (
+    Record,
+    four_numbers,
+    has_half_letters,
+    mask_from_json,
+    parse_json,
+    record_of,
+    shorten,
+)
+from deixis.data.dataset import Samples
+from deixis.data.formats import Format, Request
+from deixis.files import atomic_write
 from deixis.structures import Instance, Sample, check_box
-
-Record = dict[str, object]
-
-
-class ReadSamples(Sequence[Sample]):
-    """Samples of a file, with ``problems``: one sentence for each line that was left out."""
-
-    def __init__(self, samples: Sequence[Sample], problems: Iterable[str] = ()) -> None:
-        self._samples = list(samples)
-        self.problems = tuple(problems)
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        return self._samples[index]
 
 
 def read_jsonl(path: str | Path, split: str | None = None) -> tuple[list[Sample], list[str]]:
@@ -93,7 +83,7 @@ def write_jsonl(path: str | Path, samples: Iterable[Sample]) -> int:
     """
     path = Path(path)
     count = 0
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         for sample in samples:
             row = json.dumps(_record_of(sample, path.parent), ensure_ascii=False, allow_nan=False)
             file.write(row.encode("utf-8") + b"\n")
@@ -111,9 +101,7 @@ def _record(line: bytes) -> Record:
         value = parse_json(line.decode("utf-8"), unique_keys=True)
     except ValueError as error:
         raise ValueError(f"expected a JSON object in UTF-8, got {shorten(line)} ({error}); correct the line") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {shorten(value)}; correct the line")
-    return cast(Record, value)
+    return record_of(value)
 
 
 def _sample(record: Record, number: int, folder: Path) -> Sample:
@@ -142,12 +130,12 @@ def _sample(record: Record, number: int, folder: Path) -> Sample:
 
 
 def _instances(record: Record) -> tuple[Instance, ...]:
-    told = record.get("instances")
-    if told is None:
+    stated = record.get("instances")
+    if stated is None:
         return ()
-    if not isinstance(told, list) or not all(isinstance(one, dict) for one in told):
-        raise ValueError(f"expected a list of {{'category', 'box'}} as 'instances', got {shorten(told)}; correct it")
-    things = [cast(Record, one) for one in told]
+    if not isinstance(stated, list) or not all(isinstance(one, dict) for one in stated):
+        raise ValueError(f"expected a list of {{'category', 'box'}} as 'instances', got {shorten(stated)}; correct it")
+    things = [cast(Record, one) for one in stated]
     box = "a box [x1, y1, x2, y2] in 'instances'"
     return tuple(
         Instance(
@@ -194,3 +182,16 @@ def _record_of(sample: Sample, folder: Path) -> Record:
 def _relative(path: Path, folder: Path) -> str:
     whole, base = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else str(whole)
+
+
+def _read(request: Request) -> Samples:
+    samples, problems = read_jsonl(request.path, request.split)
+    name = repr(str(request.path))
+    if problems and not samples:
+        wrong = sum(problem.startswith("line ") for problem in problems)
+        first = next((problem for problem in problems if not problem.startswith("line ")), problems[0])
+        raise ValueError(f"{name}, {first}" + (f"; lines that are wrong: {wrong}" if wrong else ""))
+    return Samples(samples, [f"{name}, {problem}" for problem in problems])
+
+
+FORMAT = Format(read=_read, suffix=".jsonl")

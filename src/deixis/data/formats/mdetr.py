@@ -13,12 +13,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from deixis.data.annotation_fields import four_numbers, shorten, stated_hw
-from deixis.data.formats.image_folders import Key, folders_above, image_id_of, safe_name
+from deixis.data.annotation_fields import (
+    Key,
+    Record,
+    box_around,
+    check_phrase,
+    four_numbers,
+    read_key,
+    read_words,
+    record_of,
+    safe_name,
+    shorten,
+    stated_hw,
+    words_or_none,
+)
+from deixis.data.annotation_masks import PackedMask, merge_masks, pack_mask
+from deixis.data.formats import Format, Request
+from deixis.data.formats.image_folders import folders_above, image_id_of
 from deixis.data.formats.json_stream import Element, stream_json
-from deixis.data.formats.packed_masks import PackedMask, merge_masks, pack_mask, unpack_mask
-from deixis.data.formats.refer_instances import Record, read_key, read_words
-from deixis.data.formats.sample_table import SampleTable, check_phrase
+from deixis.data.table import SampleTable, TableWriter
 from deixis.structures import BoxXyxy
 
 _SPLIT = re.compile(r"(?:^|[_-])(trainval|train|val|testA|testB|test)(?:$|[_-])")
@@ -56,7 +69,6 @@ class _Target:
     mask: PackedMask
     category: Key | None
     span: _Span | None
-    kind: str | None
 
 
 def is_captioned(element: Element) -> bool:
@@ -64,15 +76,12 @@ def is_captioned(element: Element) -> bool:
     return element.key == "images" and isinstance(element.value, dict) and "caption" in element.value
 
 
-def read_mdetr(
-    path: str | Path, images: str | Path | None = None, *, limit: int | None = None, need_images: bool = False
-) -> SampleTable:
+def read_mdetr(path: str | Path, images: str | Path | None = None, *, need_images: bool = False) -> SampleTable:
     """Read such a file.
 
     Args:
         path: the file; its name tells the split, as in ``finetune_refcoco_val.json``, unless its entries state it.
         images: the folder to look for the images below; by default the file's folder and the two above.
-        limit: at most so many samples, see `SampleTable.finish`.
         need_images: whether to refuse to go on without images.
 
     Returns:
@@ -84,7 +93,7 @@ def read_mdetr(
         ValueError: it is no such file, or nothing in it can be used.
     """
     path = Path(path)
-    table, captions, names = SampleTable(path), dict[Key, _Caption](), dict[Key, str]()
+    table, captions, names = TableWriter(path), dict[Key, _Caption](), dict[Key, str]()
     late: list[Element] = []
     parts: dict[str, bool] = dict.fromkeys(("images", "annotations", "categories"), False)
     for element in stream_json(path):
@@ -109,26 +118,20 @@ def read_mdetr(
     match = _SPLIT.search(path.stem)
     _add_samples(table, list(captions.values()), names, match[1] if match else "")
     bases = [Path(images)] if images is not None else folders_above(path)
-    return table.finish(bases, limit=limit, need_images=need_images, what="captions")
+    return table.finish(bases, need_images=need_images, what="captions")
 
 
-def _object(value: object) -> Record:
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {shorten(value)}; correct it")
-    return cast(Record, value)
-
-
-def _add_category(table: SampleTable, names: dict[Key, str], element: Element) -> None:
+def _add_category(table: TableWriter, names: dict[Key, str], element: Element) -> None:
     try:
-        record = _object(element.value)
+        record = record_of(element.value)
         names[read_key(record, "id")] = read_words(record, "name")
     except ValueError as error:
         table.problems.append(f"{element.where}: {error}")
 
 
-def _add_caption(table: SampleTable, captions: dict[Key, _Caption], element: Element) -> None:
+def _add_caption(table: TableWriter, captions: dict[Key, _Caption], element: Element) -> None:
     with table.telling(element.where):
-        record = _object(element.value)
+        record = record_of(element.value)
         key = read_key(record, "id")
         if key in captions:
             raise ValueError(f"expected an id of its own, got {key!r} again; renumber it")
@@ -136,17 +139,15 @@ def _add_caption(table: SampleTable, captions: dict[Key, _Caption], element: Ele
         hw = stated_hw(record)
         image = next((read_key(record, name) for name in ("original_img_id", "original_id", "image_id")
                       if record.get(name) is not None), image_id_of(file))  # fmt: skip
-        kept = {
-            name: record[name] for name in ("dataset_name", "sample_id", "split", "kind", "category") if name in record
-        }
+        kept = {name: record[name] for name in _KEPT if name in record}
         text = check_phrase(record.get("caption"))
         captions[key] = _Caption(element.number or 0, text, file, image, hw, kept)
 
 
-def _add_target(table: SampleTable, captions: dict[Key, _Caption], element: Element) -> None:
+def _add_target(table: TableWriter, captions: dict[Key, _Caption], element: Element) -> None:
     caption = None
     try:
-        record = _object(element.value)
+        record = record_of(element.value)
         caption = captions.get(read_key(record, "image_id"))
         if caption is None:
             raise ValueError(f"expected the id of an image, got {shorten(record['image_id'])}; add or correct it")
@@ -158,9 +159,8 @@ def _add_target(table: SampleTable, captions: dict[Key, _Caption], element: Elem
         box = table.inside((x, y, x + w, y + h), caption.hw)
         span = _span(record.get("tokens_positive"), len(caption.text))
         category = None if record.get("category_id") is None else read_key(record, "category_id")
-        kind = record.get("kind")
-        mask = _mask(table, record, element.where)
-        caption.targets.append(_Target(box, mask, category, span, kind if isinstance(kind, str) else None))
+        mask = table.read_mask(element.where, lambda: pack_mask(record.get("segmentation")))
+        caption.targets.append(_Target(box, mask, category, span))
     except ValueError as error:
         if caption is None:
             table.problems.append(f"{element.where}: {error}")
@@ -180,15 +180,7 @@ def _span(value: object, length: int) -> _Span | None:
     return tuple((start, end) for start, end in cast("list[list[int]]", pairs))
 
 
-def _mask(table: SampleTable, record: Record, where: str) -> PackedMask:
-    try:
-        return pack_mask(record.get("segmentation"))
-    except ValueError as error:
-        table.problems.append(f"{where}, read without its mask: {error}")
-        return None
-
-
-def _add_samples(table: SampleTable, captions: list[_Caption], names: dict[Key, str], split: str) -> None:
+def _add_samples(table: TableWriter, captions: list[_Caption], names: dict[Key, str], split: str) -> None:
     single = all(len(caption.targets) + caption.bad <= 1 for caption in captions)
     for caption in captions:
         where = f"images[{caption.number}]"
@@ -216,22 +208,18 @@ def _add_samples(table: SampleTable, captions: list[_Caption], names: dict[Key, 
                 table.add(
                     place,
                     phrase,
-                    _joined([target.box for target in targets]),
+                    box_around([target.box for target in targets]),
                     name=told if isinstance(told, str | int) else f"{caption.number}-{number}",
-                    mask=_joined_mask(targets, caption.hw),
+                    mask=table.mask(_joined_mask(targets, caption.hw)),
                     split=stated if isinstance(stated, str) else split,
-                    category=_category(targets, names) or _text(caption.record.get("category")),
-                    kind=SEVERAL if len(targets) > 1 else _text(caption.record.get("kind")),
+                    category=_category(targets, names) or words_or_none(caption.record.get("category")),
+                    kind=SEVERAL if len(targets) > 1 else words_or_none(caption.record.get("kind")),
                 )
 
 
 def _phrases_of(span: _Span, name: str) -> list[_Span]:
     """In Flickr30k each stretch of letters is a phrase of its own ("a man", "he"), elsewhere all are one phrase."""
     return [(one,) for one in span] if "flickr" in name else [span]
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
 
 
 def _category(targets: list[_Target], names: dict[Key, str]) -> str | None:
@@ -241,17 +229,18 @@ def _category(targets: list[_Target], names: dict[Key, str]) -> str | None:
     return names.get(targets[0].category)
 
 
-def _joined(boxes: list[BoxXyxy]) -> BoxXyxy | None:
-    if not boxes:
-        return None
-    x1, y1, x2, y2 = zip(*boxes, strict=True)
-    return min(x1), min(y1), max(x2), max(y2)
-
-
 def _joined_mask(targets: list[_Target], hw: tuple[int, int] | None) -> PackedMask:
     if len(targets) == 1:
         return targets[0].mask
-    masks = [unpack_mask(target.mask) for target in targets]
-    if hw is None and not all(isinstance(mask, list) for mask in masks):
+    masks = [target.mask for target in targets]
+    if hw is None and not all(isinstance(mask, tuple) for mask in masks):
         return None
-    return pack_mask(merge_masks(masks, hw or (1, 1)))
+    return merge_masks(masks, hw or (1, 1))
+
+
+def _read(request: Request) -> SampleTable:
+    table = read_mdetr(request.path, request.images, need_images=request.need_images)
+    return table.split(request.split)
+
+
+FORMAT = Format(read=_read, names=("mdetr",), suffix=".json", is_head=is_captioned)

@@ -1,25 +1,36 @@
 """The `refer` release of RefCOCO, RefCOCO+, RefCOCOg and ReferItGame: refs(<split_by>).p beside instances.json.
 
-``docs/datasets.md`` says which file goes where and how many sentences each split has.
+``docs/datasets.md`` says which file goes where and how many sentences each split has. What was read of a large release
+is kept in the cache (`deixis.files.cache_folder`), and used as long as both files have the size, the time and the head
+that they had, so that the second start takes a second.
 """
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import numpy as np
+from deixis.data.annotation_fields import Key, Record, read_key, read_name, read_words, shorten
+from deixis.data.formats import Format, Request
+from deixis.data.formats.coco import CocoInstances
+from deixis.data.formats.pickles import load_refs
+from deixis.data.table import SampleTable, TableWriter, Thing
+from deixis.files import cache_folder
 
-from deixis.data.formats.image_folders import Key, Layout, find_layout
-from deixis.data.formats.record_samples import RecordSamples
-from deixis.data.formats.refer_cache import Expression, Instances, SplitRead, cache_file, load_split, store_split
-from deixis.data.formats.refer_instances import Record, ReferInstances, read_key, read_name, read_words
-from deixis.data.formats.restricted_pickle import load_refs
-from deixis.structures import Instance, Sample
-
+REFER = {
+    "refcoco": ("refcoco", "unc"),
+    "refcoco+": ("refcoco+", "unc"),
+    "refcocog-umd": ("refcocog", "umd"),
+    "refcocog-google": ("refcocog", "google"),
+    "refcoco-google": ("refcoco", "google"),
+    "referit": ("refclef", "berkeley"),
+    "referit-unc": ("refclef", "unc"),
+}
+"""Data sets of the release by name: the folder below the root, and who made the splits."""
 _UNC = ("train", "val", "testA", "testB")
 SPLITS: dict[tuple[str, str], tuple[str, ...]] = {
     ("refcoco", "unc"): _UNC,
@@ -33,70 +44,9 @@ SPLITS: dict[tuple[str, str], tuple[str, ...]] = {
 """The splits by (dataset, split_by). ``refclef`` is the release's name for ReferItGame."""
 
 MAX_SENTENCES = 5_000_000
-_LIMIT_SEED = 0
-
-
-class Refer(RecordSamples[Expression]):
-    """Sentences of a release as samples, made when asked for; those of an image stand together. Open with `open_refer`.
-
-    ``problems`` holds one sentence for each expression that was left out, and for each other annotation of a needed
-    image, or its mask, that could not be read. ``left_out`` counts the expressions alone, so that
-    ``len(self) + self.left_out`` is what the file holds for the split. ``clipped_boxes`` counts the boxes that reached
-    over their image's border and were cut there.
-
-    ``referents`` holds for each referent the indices of the samples that mean it, and ``referent_ids`` its ``ref_id``:
-    MCN trains on one sentence a referent and epoch, so it draws one index out of each tuple.
-    """
-
-    referents: tuple[tuple[int, ...], ...]
-    referent_ids: tuple[str, ...]
-
-    def __init__(
-        self,
-        expressions: Sequence[Expression],
-        instances: Instances,
-        layout: Layout,
-        problems: Iterable[str],
-        left_out: int,
-    ) -> None:
-        self._records = list(expressions)
-        instances.keep({expression.image for expression in self._records})
-        self._of_images = instances
-        self._layout = layout
-        grouped: dict[Key, list[int]] = {}
-        for index, expression in enumerate(self._records):
-            grouped.setdefault(expression.referent, []).append(index)
-        self.referents = tuple(map(tuple, grouped.values()))
-        self.referent_ids = tuple(map(str, grouped))
-        self._last: tuple[Key, tuple[Instance, ...]] | None = None
-        self.problems = tuple(problems)
-        self.left_out = left_out
-        self.clipped_boxes = instances.clipped
-
-    def image_hw(self, index: int) -> tuple[int, int]:
-        """(height, width) of a sample's image as the release states it; the image is not opened."""
-        return self._of_images.images[self._records[index].image].hw
-
-    def _sample(self, expression: Expression) -> Sample:
-        instances = self._instances(expression.image)
-        meant = instances[expression.place]
-        return Sample(
-            id=expression.id,
-            image=self._layout.path(expression.image, self._of_images.images[expression.image].file_name),
-            image_id=str(expression.image),
-            phrase=expression.phrase,
-            box_xyxy_px=meant.box_xyxy_px,
-            mask=meant.mask,
-            split=expression.split,
-            category=meant.category,
-            instances=instances,
-        )
-
-    def _instances(self, image: Key) -> tuple[Instance, ...]:
-        last = self._last
-        if last is None or last[0] != image:  # the samples of an image share its instances
-            self._last = last = image, self._of_images.instances(image)
-        return last[1]
+MIN_CACHED_BYTES = 8 * 2**20
+"""Releases smaller than this are read anew each time: it takes less than a second."""
+_HEAD_BYTES = 1 << 16
 
 
 def open_refer(
@@ -107,7 +57,7 @@ def open_refer(
     *,
     limit: int | None = None,
     need_images: bool = True,
-) -> Refer:
+) -> SampleTable:
     """Open one split of a release.
 
     Args:
@@ -116,11 +66,13 @@ def open_refer(
         split_by: who made the splits: ``unc``, ``google``, ``umd`` or ``berkeley``; see `SPLITS`.
         split: as in `SPLITS`. As in the release, testA takes every referent whose split starts with "test" and has
             an A in it, "test" all that start so, trainval train and val.
-        limit: at most so many samples: the first of a seeded shuffle of the images, so the same at every call.
+        limit: see `Dataset.limit`.
         need_images: whether to refuse a root without images; without, the release's own folder is taken for granted.
 
     Returns:
-        The samples, images in the order in which the file first names them. No image is opened.
+        The sentences as samples, images in the order in which the file first names them. ``referents`` groups them by
+        what they mean: MCN trains on one sentence a referent and epoch. ``problems`` also names annotations of the
+        images that could not be read and that no sentence means; ``left_out`` counts sentences alone.
 
     Raises:
         FileNotFoundError: a file is not there, or none of the images is; the sentence says what to put where.
@@ -130,34 +82,163 @@ def open_refer(
         known = "; ".join(f"{name} {by}: {', '.join(splits)}" for (name, by), splits in SPLITS.items())
         raise ValueError(f"expected one of these splits ({known}), got {(dataset, split_by, split)!r}; choose one")
     folder = _release_folder(Path(root), dataset, split_by)
-    expressions, instances, problems, left_out = _read_split(folder, split_by, split)
-    if limit is not None:
-        expressions = _first(expressions, limit)
-    bases = [Path(root)] if folder != Path(root) else [Path(root), folder.resolve().parent]
-    images = [(image, instances.images[image].file_name) for image in dict.fromkeys(one.image for one in expressions)]
-    layout = find_layout(bases, "saiapr" if dataset == "refclef" else "coco", images, need_images)
-    return Refer(expressions, instances, layout, problems, left_out)
-
-
-def _read_split(folder: Path, split_by: str, split: str) -> SplitRead:
-    """A split out of its copy in the cache, or out of the release's files, of which then a copy is kept."""
     files = (folder / f"refs({split_by}).p", folder / "instances.json")
-    copy = cache_file(files, split)
-    known = None if copy is None else load_split(copy, files)
-    if known is not None:
-        return known
-    reading = _Reading()
-    pending = reading.expressions(load_refs(files[0]), split)
-    instances = ReferInstances.read(files[1], {one.image for one in pending})
-    expressions = _by_image(reading.resolve(pending, instances))
-    problems = [*reading.problems, *instances.other_problems({(one.image, one.annotation) for one in pending})]
-    if not expressions:
-        why = problems[0] if problems else f"the referents there are of the splits {sorted(reading.splits)!r}"
-        raise ValueError(f"expected expressions of the split {split!r} in {str(folder)!r}, got none ({why}); check it")
-    read = SplitRead(expressions, instances, problems, reading.left_out)
-    if copy is not None:
-        store_split(copy, files, read)
-    return read
+    collection = "saiapr" if dataset == "refclef" else "coco"
+    table = _cached(files, split, collection)
+    bases = [Path(root)] if folder != Path(root) else [Path(root), folder.resolve().parent]
+    table.find_images(bases, need_images=need_images)
+    return table.limit(limit)
+
+
+class Expression(NamedTuple):
+    """A sentence whose annotations are still to be looked up; ``where`` names it in a problem."""
+
+    id: str
+    phrase: str
+    referent: Key
+    split: str
+    image: Key
+    annotations: tuple[Key, ...]
+    where: str
+
+
+class ReferReader:
+    """Reads references and what they mean into a table; with ``several``, they may mean several instances, or none."""
+
+    def __init__(self, source: Path, split: str, *, several: bool = False) -> None:
+        self.table, self.split, self.several = TableWriter(source), split, several
+        self.splits: set[str] = set()
+        self._count = 0
+
+    def expressions(self, refs: Iterable[object]) -> list[Expression]:
+        """The sentences of the split. A reference whose split cannot be read is reported for every split."""
+        found: list[Expression] = []
+        for number, ref in enumerate(refs):
+            where = f"{'reference' if self.several else 'referent'} {number}"
+            sentences = ref.get("sentences") if isinstance(ref, dict) else None
+            count = len(sentences) if isinstance(sentences, list) else 1
+            with self.table.telling(where, count):
+                if not isinstance(ref, dict):
+                    raise ValueError(f"expected a dict, got {shorten(ref)}; correct it")
+                named = ref.get("split")
+                if not isinstance(named, str):
+                    raise ValueError(f"expected a split, got {shorten(named)}; add it")
+                self.splits.add(shorten(named)[1:-1])
+                if not _is_in(named, self.split):
+                    continue
+                found += self._of_ref(where, ref)
+            self._count += count
+            if self._count > MAX_SENTENCES:  # a small pickle may name one long list of sentences very often
+                raise ValueError(f"expected at most {MAX_SENTENCES} expressions, got more; check the file of referents")
+        return found
+
+    def _of_ref(self, where: str, ref: Record) -> list[Expression]:
+        referent, image = read_key(ref, "ref_id"), read_key(ref, "image_id")
+        annotations = _annotations(ref) if self.several else (read_key(ref, "ann_id"),)
+        sentences = ref.get("sentences")
+        if not isinstance(sentences, list):
+            raise ValueError(f"expected a list of sentences, got {shorten(sentences)}; correct it")
+        found: list[Expression] = []
+        for number, sentence in enumerate(sentences):
+            place = f"{where} (ref_id {referent!r}), sentence {number}"
+            with self.table.telling(place):
+                if not isinstance(sentence, dict):
+                    raise ValueError(f"expected a dict, got {shorten(sentence)}; correct it")
+                name, phrase = read_name(sentence, "sent_id"), read_words(sentence, "sent")
+                found.append(Expression(name, phrase, referent, str(ref["split"]), image, annotations, place))
+        return found
+
+    def is_complete(self, one: Expression, coco: CocoInstances) -> bool:
+        """Whether the image of a sentence and all that it means can be read; what is missing is reported."""
+        for annotation in one.annotations:
+            key = one.image, annotation
+            if key not in coco.places:
+                self.table.leave_out(one.where, coco.unreadable.get(key) or (
+                    f"expected annotation {annotation!r} of image {one.image!r} in instances.json, got none; "
+                    "check that both files are of one release"
+                ))  # fmt: skip
+                return False
+        if one.image not in coco.by_id:
+            self.table.leave_out(
+                one.where, f"expected the image {one.image!r} in instances.json, got none; check both files"
+            )
+            return False
+        return True
+
+    def tell_others(self, expressions: Iterable[Expression], coco: CocoInstances) -> None:
+        """Report what is wrong with annotations that no sentence means."""
+        meant = {(one.image, annotation) for one in expressions for annotation in one.annotations}
+        self.table.problems += coco.problems + [why for key, why in coco.unreadable.items() if key not in meant]
+
+
+class ImagePlaces(NamedTuple):
+    """The places in a table of an image, of its group of instances, and of their masks."""
+
+    image: int
+    group: int
+    masks: list[int]
+
+
+def add_image(table: TableWriter, coco: CocoInstances, image: Key, collection: str) -> ImagePlaces:
+    """Add an image with all its instances."""
+    record, annotations = coco.by_id[image], coco.annotations.get(image, [])
+    masks = [table.mask(one.mask) for one in annotations]
+    group = table.group(
+        Thing(one.category, one.box_xyxy_px, mask, one.is_crowd) for one, mask in zip(annotations, masks, strict=True)
+    )
+    return ImagePlaces(table.image(image, record.file_name, collection, record.hw), group, masks)
+
+
+def _read(files: Sequence[Path], split: str, collection: str) -> SampleTable:
+    reader = ReferReader(files[0].parent, split)
+    expressions = reader.expressions(load_refs(files[0]))
+    coco = CocoInstances.read(files[1], needed={one.image for one in expressions})
+    by_image: dict[Key, list[Expression]] = {}  # those of an image together, so that one look at it serves all
+    for one in expressions:
+        if reader.is_complete(one, coco):
+            by_image.setdefault(one.image, []).append(one)
+    reader.tell_others(expressions, coco)
+    table = reader.table
+    for image, group in by_image.items():
+        places = add_image(table, coco, image, collection)
+        for one in group:
+            place = coco.places[image, one.annotations[0]]
+            meant = coco.annotations[image][place]
+            table.add(
+                places.image, one.phrase, meant.box_xyxy_px, name=one.id, mask=places.masks[place], group=places.group,
+                split=one.split, category=meant.category, referent=one.referent,
+            )  # fmt: skip
+    table.clipped_boxes = coco.clipped_boxes
+    if not table.problems and not len(table):
+        table.problems.append(f"the referents there are of the splits {sorted(reader.splits)!r}")
+    return table.finish(what=f"expressions of the split {split!r}")
+
+
+def _cached(files: Sequence[Path], split: str, collection: str) -> SampleTable:
+    """A split out of its copy in the cache, or out of the release's files, of which then a copy is kept."""
+    home = cache_folder()
+    if home is None or sum(path.stat().st_size for path in files) < MIN_CACHED_BYTES:
+        return _read(files, split, collection)
+    names = "\n".join([*(str(path.resolve()) for path in files), split])
+    copy, stamp = home / f"refer-{hashlib.sha256(os.fsencode(names)).hexdigest()[:24]}", _stamp(files)
+    with contextlib.suppress(Exception):  # a damaged copy raises nearly everything
+        if (known := SampleTable.load(copy, stamp)) is not None:
+            return known
+    table = _read(files, split, collection)
+    with contextlib.suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+        table.save(copy, stamp)
+    return table
+
+
+def _stamp(files: Sequence[Path]) -> str:
+    """The size, time and head of the files in one line."""
+    digest = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        with path.open("rb") as file:
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode() + file.read(_HEAD_BYTES))
+    return digest.hexdigest()
 
 
 def _release_folder(root: Path, dataset: str, split_by: str) -> Path:
@@ -173,93 +254,13 @@ def _release_folder(root: Path, dataset: str, split_by: str) -> Path:
     return folder
 
 
-class _Pending(NamedTuple):
-    """A sentence whose annotation is still to be looked up; ``where`` names it in a problem."""
-
-    id: str
-    phrase: str
-    referent: Key
-    split: str
-    image: Key
-    annotation: Key
-    where: str
-
-
-@dataclass
-class _Reading:
-    """Collects problems and counts while referents are read."""
-
-    problems: list[str] = field(default_factory=list)
-    left_out: int = 0
-    splits: set[str] = field(default_factory=set)
-    count: int = 0
-
-    def leave_out(self, where: str, why: object, expressions: int = 1) -> None:
-        self.left_out += expressions
-        more = f"; its expressions left out: {expressions}" if expressions > 1 else ""
-        self.problems.append(f"{where}: {why}{more}")
-
-    def expressions(self, refs: list[Record], split: str) -> list[_Pending]:
-        """The sentences of a split. A referent whose split cannot be read is told whichever is asked for."""
-        pending: list[_Pending] = []
-        for number, ref in enumerate(refs):
-            where = f"referent {number}"
-            named = ref.get("split")
-            if not isinstance(named, str):
-                self._leave_out_ref(where, ref, f"expected a split, got {reprlib.repr(named)}; add it")
-                continue
-            self.splits.add(reprlib.repr(named)[1:-1])
-            if not _is_in(named, split):
-                continue
-            try:
-                ids = [read_key(ref, name) for name in ("ref_id", "image_id", "ann_id")]
-                sentences = ref.get("sentences")
-                if not isinstance(sentences, list):
-                    raise ValueError(f"expected a list of sentences, got {reprlib.repr(sentences)}; correct it")
-            except ValueError as error:
-                self._leave_out_ref(where, ref, error)
-                continue
-            self._count(len(sentences))
-            pending += self._sentences(f"{where} (ref_id {ids[0]!r})", ids, named, sentences)
-        return pending
-
-    def _sentences(self, where: str, ids: list[Key], split: str, sentences: list[object]) -> Iterator[_Pending]:
-        ref_id, image, annotation = ids
-        for number, sentence in enumerate(sentences):
-            place = f"{where}, sentence {number}"
-            try:
-                if not isinstance(sentence, dict):
-                    raise ValueError(f"expected a dict, got {reprlib.repr(sentence)}; correct it")
-                known = cast(Record, sentence)
-                yield _Pending(
-                    read_name(known, "sent_id"), read_words(known, "sent"), ref_id, split, image, annotation, place
-                )
-            except ValueError as error:
-                self.leave_out(place, error)
-
-    def _leave_out_ref(self, where: str, ref: Record, why: object) -> None:
-        sentences = ref.get("sentences")
-        count = len(sentences) if isinstance(sentences, list) else 1
-        self._count(count)
-        self.leave_out(where, why, count)
-
-    def _count(self, expressions: int) -> None:
-        self.count += expressions
-        if self.count > MAX_SENTENCES:  # a small pickle may name one long list of sentences very often
-            raise ValueError(f"expected at most {MAX_SENTENCES} expressions, got more; check the file of referents")
-
-    def resolve(self, pending: list[_Pending], instances: ReferInstances) -> Iterator[Expression]:
-        """The expressions whose thing can be read."""
-        for one in pending:
-            place = instances.places.get((one.image, one.annotation))
-            if place is None:
-                why = instances.unreadable.get((one.image, one.annotation)) or (
-                    f"expected annotation {one.annotation!r} of image {one.image!r} in instances.json, got none; "
-                    "check that both files are of one release"
-                )
-                self.leave_out(one.where, why)
-            else:
-                yield Expression(one.id, one.phrase, one.referent, one.split, one.image, place)
+def _annotations(ref: Record) -> tuple[Key, ...]:
+    """What a reference means; nothing for ``no_target`` and for the ids [-1] that stand for it."""
+    value = ref.get("ann_id")
+    if ref.get("no_target") is True or value in (-1, [-1], []):
+        return ()
+    values = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(read_key({"ann_id": one}, "ann_id") for one in values))
 
 
 def _is_in(named: str, split: str) -> bool:
@@ -270,16 +271,23 @@ def _is_in(named: str, split: str) -> bool:
     return named == split
 
 
-def _by_image(expressions: Iterable[Expression]) -> list[Expression]:
-    """Those of an image together, so that one look at it serves all; images in the order of the file."""
-    groups: dict[Key, list[Expression]] = {}
-    for expression in expressions:
-        groups.setdefault(expression.image, []).append(expression)
-    return [expression for group in groups.values() for expression in group]
+def _open(request: Request) -> SampleTable:
+    """A data set by its name, or the folder of a release."""
+    split = request.split or "val"
+    if request.name:
+        return open_refer(request.path, *REFER[request.name], split)
+    folder = request.path
+    dataset = folder.resolve().name
+    makers = [one.name[len("refs(") : -len(").p")] for one in sorted(folder.glob("refs(*).p"))]
+    known = [maker for maker in makers if split in SPLITS.get((dataset, maker), ())]
+    if len(known) != 1:
+        raise ValueError(
+            f"expected a folder named after one of {sorted({name for name, _ in SPLITS})!r} with one refs(*).p of the "
+            f"split {split!r}, got {str(folder)!r} with {makers!r}; name the data set and its root"
+        )
+    return open_refer(request.images or folder, dataset, known[0], split)
 
 
-def _first(expressions: list[Expression], limit: int) -> list[Expression]:
-    images = list(dict.fromkeys(expression.image for expression in expressions))
-    order = np.random.default_rng(_LIMIT_SEED).permutation(len(images))
-    rank = {images[index]: position for position, index in enumerate(order)}
-    return sorted(expressions, key=lambda expression: rank[expression.image])[:limit]
+FORMAT = Format(
+    read=_open, names=tuple(REFER), default_split="val", is_folder=lambda folder: any(folder.glob("refs(*).p"))
+)

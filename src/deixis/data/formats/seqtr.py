@@ -11,13 +11,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from deixis.data.annotation_fields import four_numbers, shorten, stated_hw
-from deixis.data.formats.image_folders import Key, folders_above, image_id_of, safe_name
+from deixis.data.annotation_fields import (
+    Key,
+    Record,
+    four_numbers,
+    read_key,
+    record_of,
+    safe_name,
+    shorten,
+    stated_hw,
+    words_or_none,
+)
+from deixis.data.annotation_masks import PackedMask, mask_file, masks_folder, pack_mask
+from deixis.data.formats import Format, Request
+from deixis.data.formats.image_folders import folders_above, image_id_of
 from deixis.data.formats.json_stream import Element, stream_json
-from deixis.data.formats.mask_arrays import masks_folder
-from deixis.data.formats.packed_masks import PackedMask, pack_mask
-from deixis.data.formats.refer_instances import Record, read_key
-from deixis.data.formats.sample_table import SampleTable
+from deixis.data.table import SampleTable, TableWriter
 
 _COLLECTIONS = {"coco": "coco", "vg": "vg", "visual-genome": "vg", "saiaprtc12": "saiapr", "saiapr": "saiapr",
                 "referit": "saiapr", "refclef": "saiapr", "flickr": "flickr", "flickr30k": "flickr"}  # fmt: skip
@@ -28,7 +37,6 @@ def read_seqtr(
     images: str | Path | None = None,
     split: str = "val",
     *,
-    limit: int | None = None,
     need_images: bool = False,
 ) -> SampleTable:
     """Read one split of the file; a sample an expression.
@@ -37,7 +45,6 @@ def read_seqtr(
         path: the file.
         images: the folder to look for the images below; by default the file's folder and the two above.
         split: a key of the file's object.
-        limit: at most so many samples, see `SampleTable.finish`.
         need_images: whether to refuse to go on without images.
 
     Returns:
@@ -49,7 +56,7 @@ def read_seqtr(
         ValueError: it is no such file, has no such split, or nothing in the split can be used.
     """
     path = Path(path)
-    table, splits, release = SampleTable(path), dict[str, None](), _Release(_collection(path), masks_folder(path))
+    table, splits, release = TableWriter(path), dict[str, None](), _Release(_collection(path), masks_folder(path))
     for element in stream_json(path):
         if element.number is not None or element.value == []:
             splits[element.key] = None
@@ -58,7 +65,7 @@ def read_seqtr(
     if split not in splits:
         raise ValueError(f"expected the split {split!r} in {str(path)!r}, got {list(splits)!r}; choose one of these")
     bases = [Path(images)] if images is not None else folders_above(path)
-    return table.finish(bases, limit=limit, need_images=need_images, what=f"expressions of the split {split!r}")
+    return table.finish(bases, need_images=need_images, what=f"expressions of the split {split!r}")
 
 
 class _Release(NamedTuple):
@@ -74,14 +81,12 @@ def _collection(path: Path) -> str:
     return next((kind for word, kind in _COLLECTIONS.items() if word in names), "coco")
 
 
-def _add_entry(table: SampleTable, element: Element, release: _Release) -> None:
-    where, entry = element.where, element.value
-    if not isinstance(entry, dict):
-        table.leave_out(where, f"expected a JSON object, got {shorten(entry)}; correct it")
-        return
-    expressions = entry.get("expressions", entry.get("refs"))
+def _add_entry(table: TableWriter, element: Element, release: _Release) -> None:
+    where, stated = element.where, element.value if isinstance(element.value, dict) else {}
+    expressions = stated.get("expressions", stated.get("refs"))
     count = len(expressions) if isinstance(expressions, list) else 1
     with table.telling(where, count):
+        entry = record_of(element.value)
         if not isinstance(expressions, list):
             raise ValueError(f"expected a list of expressions, got {shorten(expressions)}; correct it")
         place = _image(table, entry, release.collection)
@@ -89,10 +94,9 @@ def _add_entry(table: SampleTable, element: Element, release: _Release) -> None:
         if entry.get("bbox", ...) is not None:
             x, y, w, h = four_numbers(entry.get("bbox"), "a bbox [x, y, width, height]")
             box = table.inside((x, y, x + w, y + h), stated_hw(entry))
-        mask = _mask(table, entry, where, release.masks)
+        mask = table.mask(table.read_mask(where, lambda: _mask(entry, release.masks)))
         ids = entry.get("ids")
         names = ids if isinstance(ids, list) and len(ids) == count else [f"{element.number}-{i}" for i in range(count)]
-        category, kind = entry.get("category"), entry.get("kind")
         for number, (phrase, name) in enumerate(zip(expressions, names, strict=True)):
             with table.telling(f"{where}, expression {number}"):
                 table.add(
@@ -102,13 +106,13 @@ def _add_entry(table: SampleTable, element: Element, release: _Release) -> None:
                     name=name,
                     mask=mask,
                     split=element.key,
-                    category=category if isinstance(category, str) and category.strip() else None,
-                    kind=kind if isinstance(kind, str) else None,
+                    category=words_or_none(entry.get("category")),
+                    kind=words_or_none(entry.get("kind")),
                     referent=element.number,
                 )
 
 
-def _image(table: SampleTable, entry: Record, collection: str) -> int:
+def _image(table: TableWriter, entry: Record, collection: str) -> int:
     image = read_key(entry, "iid" if "iid" in entry and "image_id" not in entry else "image_id")
     source = entry.get("data_source")
     if isinstance(source, str):
@@ -126,18 +130,25 @@ def _file_name(image: Key, collection: str) -> str:
     return f"COCO_train2014_{image:012d}.jpg" if is_coco else f"{image}.jpg"
 
 
-def _mask(table: SampleTable, entry: Record, where: str, folder: Path | None) -> PackedMask | Path:
-    try:
-        if entry.get("mask") is None and folder is not None and entry.get("mask_id") is not None:
-            return _mask_file(folder, read_key(entry, "mask_id"))
-        return pack_mask(entry.get("mask"))
-    except ValueError as error:
-        table.problems.append(f"{where}, read without its mask: {error}")
-        return None
+def _mask(entry: Record, folder: Path | None) -> PackedMask:
+    if entry.get("mask") is None and folder is not None and entry.get("mask_id") is not None:
+        return mask_file(folder, safe_name(str(read_key(entry, "mask_id"))))
+    return pack_mask(entry.get("mask"))
 
 
-def _mask_file(folder: Path, mask: Key) -> Path:
-    path = folder / safe_name(f"{mask}.npy")
-    if not path.is_file():
-        raise ValueError(f"expected {str(path)!r}, got no file; add it")
-    return path
+def _read(request: Request) -> SampleTable:
+    return read_seqtr(request.path, request.images, request.split or "val", need_images=request.need_images)
+
+
+def _is_head(element: Element) -> bool:
+    value = element.value
+    is_listed = element.number is not None and element.key not in ("images", "annotations", "categories")
+    return is_listed and isinstance(value, dict) and "bbox" in value and ("expressions" in value or "refs" in value)
+
+
+def _locate(root: Path) -> Path | None:
+    path = root / "instances.json"  # holds all splits
+    return path if path.is_file() else None
+
+
+FORMAT = Format(read=_read, names=("seqtr",), default_split="val", suffix=".json", is_head=_is_head, locate=_locate)

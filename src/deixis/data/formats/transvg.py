@@ -10,13 +10,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from deixis.data.annotation_fields import four_numbers, shorten
-from deixis.data.formats.image_folders import find_layout, folders_above, image_id_of, safe_name
-from deixis.data.formats.sample_table import SampleTable
-from deixis.data.formats.torch_pickle import read_torch_pickle
+from deixis.data.annotation_fields import four_numbers, safe_name, shorten
+from deixis.data.formats import Format, Request
+from deixis.data.formats.image_folders import find_layout, folders_above, image_id_of
+from deixis.data.formats.pickles import read_torch_pickle
+from deixis.data.table import SampleTable, TableWriter
+from deixis.geometry.images import image_hw
 from deixis.structures import BoxXyxy
 
-FORMS = ("auto", "xywh", "xyxy")
 _NAMED_FORMS = (("xywh", "xywh"), ("xyxy", "xyxy"), ("referit", "xyxy"), ("flickr", "xyxy"), ("unc", "xywh"),
                 ("gref", "xywh"), ("refcoco", "xywh"))  # fmt: skip
 _SPLIT = re.compile(r"(?:^|[_-])(trainval|train|val|testA|testB|test)$")
@@ -27,8 +28,6 @@ def read_transvg(
     path: str | Path,
     images: str | Path | None = None,
     *,
-    boxes: str = "auto",
-    limit: int | None = None,
     need_images: bool = False,
 ) -> SampleTable:
     """Read a .pth file of tuples.
@@ -36,35 +35,32 @@ def read_transvg(
     Args:
         path: such as ``unc/unc_val.pth``; its name tells the split.
         images: the folder to look for the images below; by default the file's folder and the two above.
-        boxes: ``xywh`` or ``xyxy``; ``auto`` goes by the file's name, and where that tells nothing by the boxes: those
-            that run backwards as corners are sizes, those that reach over their image as sizes are corners.
-        limit: at most so many samples, see `SampleTable.finish`.
         need_images: whether to refuse to go on without images.
 
     Returns:
-        A sample a tuple. Its id is the tuple's name where all have names of their own, else its number.
+        A sample a tuple. Its id is the tuple's name where all have names of their own, else its number. Whether boxes
+        are corners or a corner and a size follows from the file's name, and where that tells nothing from the boxes:
+        those that run backwards as corners are sizes, those that reach over their image as sizes are corners.
 
     Raises:
         FileNotFoundError: there is no such file, or no images where they are needed.
         ValueError: it is no such file, asks for more than values, or nothing in it can be used.
     """
-    if boxes not in FORMS:
-        raise ValueError(f"expected boxes out of {FORMS!r}, got {boxes!r}; choose one")
     path = Path(path)
     rows = read_torch_pickle(path)
     if not isinstance(rows, list | tuple):
         raise ValueError(f"expected a list of tuples in {str(path)!r}, got {type(rows).__name__}; check the file")
     bases = [Path(images)] if images is not None else folders_above(path)
-    form = boxes if boxes != "auto" else _form(path, rows, bases)
+    form = _form(path, rows, bases)
     match = _SPLIT.search(path.stem)
-    table = SampleTable(path)
+    table = TableWriter(path)
     for number, (row, name) in enumerate(zip(rows, _names(rows), strict=True)):
         with table.telling(f"tuple {number}"):
             file, box, phrase = _parts(row)
             file = safe_name(file)
             place = table.image(image_id_of(file), file)
             table.add(place, phrase, _box(box, form), name=name, split=match[1] if match else "")
-    return table.finish(bases, limit=limit, need_images=need_images, what="tuples")
+    return table.finish(bases, need_images=need_images, what="tuples")
 
 
 def _parts(row: object) -> tuple[object, object, object]:
@@ -113,8 +109,6 @@ def _form(path: Path, rows: Sequence[object], bases: list[Path]) -> str:
 
 def _reach_over(known: list[tuple[str, BoxXyxy]], bases: list[Path]) -> bool:
     """Whether boxes, taken as x, y, width and height, reach far over their images."""
-    from deixis.data.formats.image_sizes import image_hw
-
     if not known:
         return False
     layout = find_layout(bases, "any", [(image_id_of(file), file) for file, _ in known], need_images=False)
@@ -127,3 +121,11 @@ def _reach_over(known: list[tuple[str, BoxXyxy]], bases: list[Path]) -> bool:
         seen += 1
         over += x + w > width + 2 or y + h > height + 2
     return over > 0.1 * seen
+
+
+def _read(request: Request) -> SampleTable:
+    table = read_transvg(request.path, request.images, need_images=request.need_images)
+    return table.split(request.split)
+
+
+FORMAT = Format(read=_read, names=("transvg",), suffix=".pth")

@@ -1,7 +1,7 @@
 """Visual Genome's region descriptions: ``region_descriptions.json`` beside ``image_data.json``.
 
 Five million phrases of regions. The file is read image by image. About half of the images are COCO's too;
-`VisualGenome.coco_ids` tells which, so that those of a test split can be left out.
+`Dataset.coco_ids` says which, so that those of a test split can be left out.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from deixis.data.annotation_fields import four_numbers, shorten, stated_hw
-from deixis.data.captions.written import in_split
-from deixis.data.formats.image_folders import Key
-from deixis.data.formats.json_stream import stream_json
-from deixis.data.formats.refer_instances import read_key
-from deixis.data.formats.sample_table import SampleTable
+from deixis.data.annotation_fields import Key, four_numbers, read_key, record_of, shorten, stated_hw
+from deixis.data.dataset import SPLITS_BY_ID, in_split
+from deixis.data.formats import Format, Request
+from deixis.data.formats.json_stream import Element, stream_json
+from deixis.data.table import SampleTable, TableWriter
 
-SPLITS = ("all", "train", "val", "test")
-"""``all``, or by the image's id as `deixis.data.captions.written` has it: Visual Genome has no splits of its own."""
+SPLITS = SPLITS_BY_ID
+"""Visual Genome has no splits of its own."""
 
 
 class _ImageData(NamedTuple):
@@ -25,20 +24,13 @@ class _ImageData(NamedTuple):
     hw: tuple[int, int] | None
 
 
-class VisualGenome(SampleTable):
-    """Samples of regions; ``coco_ids`` holds by ``Sample.image_id`` the id in COCO of the images that are there too."""
-
-    coco_ids: dict[str, int]
-
-
 def read_visual_genome(
     folder: str | Path,
     split: str = "all",
     images: str | Path | None = None,
     *,
-    limit: int | None = None,
     need_images: bool = False,
-) -> VisualGenome:
+) -> SampleTable:
     """Read the regions.
 
     Args:
@@ -46,7 +38,6 @@ def read_visual_genome(
             ``annotations`` below it is looked into too. Without ``image_data.json`` boxes are not cut at the border.
         split: out of `SPLITS`.
         images: the folder to look for ``VG_100K`` and ``VG_100K_2`` below; by default the folder and the one above.
-        limit: at most so many samples, see `SampleTable.finish`.
         need_images: whether to refuse to go on without images.
 
     Raises:
@@ -56,16 +47,16 @@ def read_visual_genome(
     if split not in SPLITS:
         raise ValueError(f"expected a split out of {', '.join(SPLITS)}, got {split!r}; choose one")
     path = _regions_file(Path(folder))
-    table = VisualGenome(path)
-    table.coco_ids = {}
-    known = _read_image_data(table, path.with_name("image_data.json"))
+    table, coco_ids = TableWriter(path), dict[str, int]()
+    known = _read_image_data(table, path.with_name("image_data.json"), coco_ids)
     for element in stream_json(path):
         if element.key or element.number is None:
             raise ValueError(f"expected a list of images in {str(path)!r}, got {element.where!r}; check the file")
         _add_image(table, element.where, element.value, known, split)
     bases = [Path(images)] if images is not None else [path.parent, path.parent.parent]
-    table.finish(bases, limit=limit, need_images=need_images, what=f"regions of the split {split!r}")
-    return table
+    regions = table.finish(bases, need_images=need_images, what=f"regions of the split {split!r}")
+    regions.coco_ids = coco_ids
+    return regions
 
 
 def _regions_file(folder: Path) -> Path:
@@ -80,7 +71,7 @@ def _regions_file(folder: Path) -> Path:
     )
 
 
-def _read_image_data(table: VisualGenome, path: Path) -> dict[Key, _ImageData]:
+def _read_image_data(table: TableWriter, path: Path, coco_ids: dict[str, int]) -> dict[Key, _ImageData]:
     known: dict[Key, _ImageData] = {}
     if not path.is_file():
         table.problems.append(
@@ -89,16 +80,14 @@ def _read_image_data(table: VisualGenome, path: Path) -> dict[Key, _ImageData]:
         return known
     for element in stream_json(path):
         try:
-            record = element.value
-            if not isinstance(record, dict):
-                raise ValueError(f"expected a JSON object, got {shorten(record)}; correct it")
+            record = record_of(element.value)
             image = read_key(record, "image_id" if "image_id" in record else "id")
             known[image] = _ImageData(_file_name(image, record.get("url")), stated_hw(record))
             if record.get("coco_id") is not None:
                 coco = read_key(record, "coco_id")
                 if isinstance(coco, str):
                     raise ValueError(f"expected a whole number as 'coco_id', got {coco!r}; correct it")
-                table.coco_ids[str(image)] = coco
+                coco_ids[str(image)] = coco
         except ValueError as error:
             table.problems.append(f"image_data {element.where}: {error}")
     return known
@@ -111,7 +100,7 @@ def _file_name(image: Key, url: object) -> str:
     return "/".join(parts) if usable else f"{image}.jpg"
 
 
-def _add_image(table: VisualGenome, where: str, record: object, known: dict[Key, _ImageData], split: str) -> None:
+def _add_image(table: TableWriter, where: str, record: object, known: dict[Key, _ImageData], split: str) -> None:
     regions = record.get("regions") if isinstance(record, dict) else None
     count = len(regions) if isinstance(regions, list) else 1
     told_split = "" if split == "all" else split
@@ -123,12 +112,33 @@ def _add_image(table: VisualGenome, where: str, record: object, known: dict[Key,
             return
         data = known.get(image) or _ImageData(f"{image}.jpg", None)
         place = table.image(image, data.file_name, "vg")
-        for number, region in enumerate(regions):
+        for number, value in enumerate(regions):
             with table.telling(f"{where}, region {number}"):
-                if not isinstance(region, dict):
-                    raise ValueError(f"expected a JSON object, got {shorten(region)}; correct it")
+                region = record_of(value)
                 sides = [region.get(name) for name in ("x", "y", "width", "height")]
                 x, y, w, h = four_numbers(sides, "x, y, width, height")
                 box = table.inside((x, y, x + w, y + h), data.hw)
                 name = read_key(region, "region_id" if "region_id" in region else "id")
                 table.add(place, region.get("phrase"), box, name=name, split=told_split, referent=name)
+
+
+def _read(request: Request) -> SampleTable:
+    return read_visual_genome(request.path, request.split or "all", request.images, need_images=request.need_images)
+
+
+def _is_head(element: Element) -> bool:
+    return (
+        element.number is not None
+        and not element.key
+        and isinstance(element.value, dict)
+        and "regions" in element.value
+    )
+
+
+FORMAT = Format(
+    read=_read,
+    names=("vg",),
+    default_split="all",
+    is_head=_is_head,
+    is_folder=lambda folder: (folder / "region_descriptions.json").is_file(),
+)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deixis.data.dataset import Dataset
 from deixis.data.scenes.drawing import Drawing, place
 from deixis.data.scenes.layout import sample_layout
 from deixis.data.scenes.painting import Style, paint, sample_background
@@ -28,34 +29,35 @@ MIN_SIZE = 64
 _MAX_REDRAWS = 100
 
 
-class Scenes(Sequence[Sample]):
-    """A lazy sequence: sample i is drawn on access and is always the same."""
+class Scenes(Dataset):
+    """Sample i is drawn when it is asked for, and is always the same."""
 
     def __init__(
         self, name: str, split: str, n: int, size: int, seed: int = 0, backgrounds: Sequence[Path] = ()
     ) -> None:
         _check(name, split, size)
         if n < 0:
-            raise ValueError(f"expected a number of samples of 0 or more, got {n!r}")
-        self.name, self.split, self.size, self.seed = name, split, size, seed
+            raise ValueError(f"expected a number of samples of 0 or more, got {n!r}; ask for fewer or more")
+        self.name, self.drawn_split, self.size, self.seed = name, split, size, seed
         self.backgrounds = tuple(backgrounds)
-        self._indices = range(n)
+        self._rows = range(n)
 
-    def __len__(self) -> int:
-        return len(self._indices)
+    def limit(self, n: int | None, seed: int = 0) -> Self:
+        """The first samples: they are in random order already."""
+        return self if n is None else self.take(range(len(self))[:n])
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            part = Scenes(self.name, self.split, 0, self.size, self.seed, self.backgrounds)
-            part._indices = self._indices[index]
-            return part
-        return draw_sample(
-            self.name, self.split, self._indices[index], self.size, seed=self.seed, backgrounds=self.backgrounds
-        )
+    def image_hw(self, index: int) -> tuple[int, int]:
+        """(height, width), without drawing."""
+        return self.size, self.size
+
+    def _sample(self, row: int) -> Sample:
+        return draw_sample(self.name, self.drawn_split, row, self.size, seed=self.seed, backgrounds=self.backgrounds)
+
+    def _splits(self) -> list[str]:
+        return [self.drawn_split] * len(self)
+
+    def _referents(self) -> Sequence[int]:
+        return range(len(self))
 
 
 def open_scenes(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from deixis.evaluate.result import write_text
+from deixis.files import write_text
 
 Case = tuple[str, Sequence[str], Sequence[tuple[str, Image.Image]]]
 """A sample: its phrase, notes on it, and its images by name."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from deixis.evaluate.metrics import Tally
 from deixis.evaluate.metrics.slices import METRICS
-from deixis.evaluate.result import Counts, Result, write_json, write_text
+from deixis.evaluate.result import Counts, Result, write_json
+from deixis.files import write_text
 from deixis.text_tables import aligned_table, markdown_table
 
 TITLES = {

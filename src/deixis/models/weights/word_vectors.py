@@ -9,8 +9,7 @@ import contextlib
 import hashlib
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, takewhile
@@ -20,6 +19,8 @@ from typing import IO
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+
+from deixis.files import atomic_write, cache_folder
 
 Progress = Callable[[int, int | None], object]
 """Called with (thousands of words read, thousands in all), as :func:`deixis.progress.progress_report` gives it."""
@@ -217,10 +218,8 @@ def _wrong_line(number: int, width: int, line: bytes, path: Path) -> str:
 def _cache_base(path: Path, cache: str | Path | None) -> Path | None:
     """The cached copy's path without its endings; None where there is no home to put it in."""
     stat = path.stat()
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(home) / "deixis" if cache is None else Path(cache)
-    except RuntimeError:
+    folder = cache_folder() if cache is None else Path(cache)
+    if folder is None:
         return None
     stamp = f"{_CACHE_FORM} {stat.st_size} {stat.st_mtime_ns}"
     name, key = (hashlib.sha256(text).hexdigest()[:16] for text in (os.fsencode(path.resolve()), stamp.encode()))
@@ -242,25 +241,11 @@ def _read_cache(base: Path) -> WordVectors | None:
 def _write_cache(base: Path, parsed: WordVectors) -> None:
     """Write the copy, each file whole or not at all, and drop the copies of the file as it was before."""
     base.parent.mkdir(parents=True, exist_ok=True)
-    with _whole_file(Path(f"{base}.txt")) as file:
+    with atomic_write(Path(f"{base}.txt")) as file:
         file.write("\n".join(parsed.words).encode("utf-8"))
-    with _whole_file(Path(f"{base}.npy")) as file:
+    with atomic_write(Path(f"{base}.npy")) as file:
         np.save(file, parsed.vectors, allow_pickle=False)
     for old in base.parent.glob(f"{base.name.rsplit('-', 1)[0]}-*"):
         if old.stem != base.name:
             with contextlib.suppress(OSError):
                 old.unlink()
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write beside ``path`` and move it there at the end, on the disk before it has its name."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with open(handle, "wb") as target:
-            yield target
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

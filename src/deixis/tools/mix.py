@@ -1,8 +1,7 @@
 """The large-scale mix of SeqTR and SMCIM, without the images that are measured on: ``deixis data make mixed``.
 
-The folder holds ``train.jsonl`` (`deixis.data.formats.jsonl`) and ``mix.json``, which tells what went in, what was left
-out and on whose account. An image's id names its collection, as ids of several count alike:
-`deixis.data.image_keys`.
+The folder holds ``train.jsonl``, which `deixis.data.formats.mixed` reads, and ``mix.json``, which says what went in,
+what was left out and on whose account.
 """
 
 from __future__ import annotations
@@ -13,14 +12,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deixis.data import open_dataset, parse_dataset_spec
-from deixis.data.exclusions import Exclusions, exclusions_of, read_exclusions
-from deixis.data.formats.jsonl import sample_of_line, write_jsonl
-from deixis.data.formats.packed_masks import pack_mask
-from deixis.data.formats.sample_table import SampleTable
-from deixis.data.image_keys import image_keys, join_keys
-from deixis.data.whole_file import whole_file
+from deixis.data import Dataset, open_dataset, parse_dataset_spec
+from deixis.data.formats.jsonl import write_jsonl
+from deixis.files import write_text
 from deixis.structures import Sample
+from deixis.tools.image_keys import Exclusions, image_keys, join_keys, read_exclusions
 
 PARTS = (
     "refcoco:train",
@@ -102,7 +98,7 @@ def make_mixed(
         root: the folder of the data sets' files.
         out: the folder to write into; made where it is not there.
         parts: ``DATASET:SPLIT`` each, all of which must be there; by default those of `PARTS` that are.
-        exclude: further lists of images to leave out, see `deixis.data.exclusions.read_exclusions`.
+        exclude: further lists of images to leave out, see `deixis.tools.image_keys.read_exclusions`.
         keep_measured: leave in the images of `MEASURED`.
         progress: called with (done, in all) for each part.
 
@@ -122,59 +118,12 @@ def make_mixed(
     out.mkdir(parents=True, exist_ok=True)
     mixing = _Mixing(exclusions, mix, progress or (lambda done, total: None))
     write_jsonl(out / "train.jsonl", mixing.at_least_one(opened))
-    with whole_file(out / RECORD) as file:
-        file.write(json.dumps(mix.report(), indent=1).encode("utf-8") + b"\n")
+    write_text(out / RECORD, json.dumps(mix.report(), indent=1) + "\n")
     return mix
 
 
-def open_mixed(root: str | Path, split: str | None = None, *, limit: int | None = None) -> SampleTable:
-    """Open a mix that `make_mixed` wrote.
-
-    Args:
-        root: its folder, or the one above where that is called ``mixed``.
-        split: ``train``, by default; another, if a file of that name was put there.
-        limit: at most so many samples, see `SampleTable.finish`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: nothing in it can be read.
-    """
-    name = f"{split or 'train'}.jsonl"
-    path = next((one for one in (Path(root) / "mixed" / name, Path(root) / name) if one.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"expected {name!r} in {str(Path(root) / 'mixed')!r}, got none; write it with: deixis data make mixed "
-            "--root ROOT"
-        )
-    table = SampleTable(path)
-    referents: dict[object, int] = {}
-    last, count = "", 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            with table.telling(f"line {number}"):
-                sample = sample_of_line(line, number, path.parent)
-                assert isinstance(sample.image, Path)
-                if str(sample.image) != last:  # the samples of an image stand together
-                    last, referents = str(sample.image), {}
-                if sample.box_xyxy_px not in referents:
-                    referents[sample.box_xyxy_px] = count
-                    count += 1
-                table.add(
-                    table.image(sample.image_id, str(sample.image)),
-                    sample.phrase,
-                    sample.box_xyxy_px,
-                    name=sample.id,
-                    mask=sample.mask if isinstance(sample.mask, Path) else pack_mask(sample.mask),
-                    split=sample.split,
-                    category=sample.category,
-                    kind=sample.kind,
-                    referent=referents[sample.box_xyxy_px],
-                )
-    return table.finish([path.parent], limit=limit, what=f"samples of {name!r}")
-
-
 def read_record(root: str | Path) -> dict[str, Any] | None:
-    """What ``mix.json`` tells; None where it is not there or damaged."""
+    """What ``mix.json`` says; None where it is not there or damaged."""
     for folder in (Path(root) / "mixed", Path(root)):
         try:
             found = json.loads((folder / RECORD).read_bytes())
@@ -200,11 +149,11 @@ def _measured(root: str | Path, mix: Mix) -> Exclusions:
             continue
         known.append(spec)
         for index in range(len(samples)):
-            keys.update(image_keys(samples[index], name, samples))
-    return exclusions_of(keys, known)
+            keys.update(image_keys(samples[index], name, samples.coco_ids))
+    return Exclusions(frozenset(keys), tuple(known))
 
 
-def _open_parts(root: str | Path, parts: Sequence[str], mix: Mix) -> list[tuple[str, Sequence[Sample]]]:
+def _open_parts(root: str | Path, parts: Sequence[str], mix: Mix) -> list[tuple[str, Dataset]]:
     opened = []
     for spec in parts or PARTS:
         name, split = parse_dataset_spec(spec)
@@ -232,29 +181,27 @@ class _Mixing:
         self.seen_in_part: set[int] = set()
         self.without_keys: set[Path] = set()
 
-    def at_least_one(self, opened: Sequence[tuple[str, Sequence[Sample]]]) -> Iterator[Sample]:
+    def at_least_one(self, opened: Sequence[tuple[str, Dataset]]) -> Iterator[Sample]:
         """The samples to write; ValueError where there are none, so that no file is."""
         yield from self.samples(opened)
         if not self.mix.written:
             specs = [part.spec for part in self.mix.parts]
             raise ValueError(f"expected samples to mix from {specs!r}, got none that may be used; check the parts")
 
-    def samples(self, opened: Sequence[tuple[str, Sequence[Sample]]]) -> Iterator[Sample]:
+    def samples(self, opened: Sequence[tuple[str, Dataset]]) -> Iterator[Sample]:
         """Part by part what is neither measured on nor repeated."""
         for spec, samples in opened:
             name, _ = parse_dataset_spec(spec)
-            problems = list(getattr(samples, "problems", ()))
-            left_out = int(getattr(samples, "left_out", len(problems)))
-            part = Part(spec, samples=len(samples) + left_out, unusable=left_out)
+            part = Part(spec, samples=len(samples) + samples.left_out, unusable=samples.left_out)
             self.mix.parts.append(part)
-            self.mix.problems += [f"{spec}: {problem}" for problem in problems]
+            self.mix.problems += [f"{spec}: {problem}" for problem in samples.problems]
             images: dict[Path, bool] = {}
             for index in range(len(samples)):
                 self.tell(index + 1, len(samples))
                 sample = self._usable(samples, index, part)
                 if sample is None:
                     continue
-                keys = image_keys(sample, name, samples)
+                keys = image_keys(sample, name, samples.coco_ids)
                 assert isinstance(sample.image, Path)
                 if sample.image not in images:
                     images[sample.image] = self.exclusions.covers(keys, sample.image)
@@ -273,7 +220,7 @@ class _Mixing:
             self.seen |= self.seen_in_part
             self.seen_in_part = set()
 
-    def _usable(self, samples: Sequence[Sample], index: int, part: Part) -> Sample | None:
+    def _usable(self, samples: Dataset, index: int, part: Part) -> Sample | None:
         try:
             sample = samples[index]
             if isinstance(sample.image, Path):

@@ -10,14 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from deixis.data import open_dataset
+from deixis.data import Samples, open_dataset
 from deixis.data.augment.pipelines import PIPELINES
+from deixis.data.columns import HEAD, Texts, check_places, check_starts, checksum, read_columns, write_columns
 from deixis.data.epochs import Epochs
-from deixis.data.formats.jsonl import ReadSamples
-from deixis.data.packed.columns import Texts, check_places, check_starts, pack_texts, read_columns, write_columns
-from deixis.data.packed.reading import damage, open_pack
-from deixis.data.packed.sample_columns import shrink_mask
-from deixis.data.packed.writer import shrink, write_pack
+from deixis.data.packed import damage, open_pack, shrink, shrink_mask, write_pack
 from deixis.geometry.images import letterbox
 from deixis.geometry.masks import encode_rle
 from deixis.structures import Instance, Sample
@@ -80,7 +77,7 @@ def assert_same(a, b):
 def test_open_dataset_when_a_folder_is_a_pack_then_its_samples_are_those_that_were_packed(folder, samples):
     pack = open_dataset(folder)
     assert list(pack) == samples
-    assert pack[1:3] == samples[1:3]
+    assert list(pack[1:3]) == samples[1:3]
     assert pack[-1] == samples[-1]
     assert pack.referents == ((0, 1), (2,), (3,), (4,))
     assert [pack.image_hw(index) for index in (0, 4)] == [(80, 100), (20, 30)]
@@ -118,7 +115,7 @@ def test_epochs_when_packed_at_the_size_of_the_canvas_then_the_batch_of_the_orig
 
     given = {"images": 4, "phrases": 2, "size": SIZE, "absent": 0.0, "rules": CanvasRules(resize=resize)}
     pack = open_dataset(folder)
-    ours, theirs = (Epochs(one, pack.referents).batch(3, 0, **given) for one in (pack, ReadSamples(samples)))
+    ours, theirs = (Epochs(one, pack.referents).batch(3, 0, **given) for one in (pack, Samples(samples)))
     for field in dataclasses.fields(ours):
         a, b = getattr(ours, field.name), getattr(theirs, field.name)
         if field.name == "boxes":
@@ -168,7 +165,7 @@ def test_open_pack_when_a_split_is_named_then_its_samples_or_what_there_is(sampl
     write_pack(mixed, tmp_path / "pack", SIZE, split="trainval")
     assert len(open_dataset(tmp_path / "pack")) == len(open_dataset(tmp_path / "pack", "trainval")) == 5
     assert [one.id for one in open_dataset(tmp_path / "pack", "val")] == ["s0", "s1"]
-    with pytest.raises(ValueError, match=r"expected the split 'testA', got a pack of \['train', 'val'\]"):
+    with pytest.raises(ValueError, match=r"expected the split 'testA', got data of \['train', 'val'\]"):
         open_dataset(tmp_path / "pack", "testA")
 
 
@@ -216,10 +213,10 @@ def test_write_pack_when_the_mask_of_another_thing_is_wrong_then_that_alone_is_l
 
 
 def test_write_pack_when_run_again_then_files_are_kept_and_the_same(folder, samples):
-    before = {one.name: one.read_bytes() for one in folder.iterdir()}
+    before = {one: one.read_bytes() for one in folder.rglob("*.*") if one.is_file()}
     done = write_pack(samples, folder, SIZE, split="train", shard_images=2)
     assert (done.shards, done.kept_shards) == (2, 2)
-    assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
+    assert {one: one.read_bytes() for one in folder.rglob("*.*") if one.is_file()} == before
 
 
 def test_write_pack_when_it_was_broken_off_then_it_goes_on(samples, tmp_path, folder, monkeypatch):
@@ -276,11 +273,8 @@ def change_index(folder, change):
         (lambda index: index["shards"][0].update(bytes=2**50), "bytes in"),
         (lambda index: index["shards"][0].update(bytes=-1), "whole number"),
         (lambda index: index["shards"].pop(), "places of 0 to 0"),
-        (lambda index: index["samples"].update(sha256="0"), "other bytes"),
-        (lambda index: index["samples"]["columns"].pop("phrase"), "'phrase'"),
-        (lambda index: index["samples"]["columns"].update(phrase=[0, 2**39]), "inside of"),
-        (lambda index: index["samples"]["columns"].update(sample_mask=[0, 1]), "rows of 'sample_mask'"),
-        (lambda index: index.update(problems=3), "other fields"),
+        (lambda index: index.update(split=3), "other fields"),
+        (lambda index: index.update(deixis_pack=1), "form 1 instead of 2.*pack again"),
     ],
 )
 def test_open_pack_when_the_index_is_wrong_then_one_sentence(folder, change, why):
@@ -296,40 +290,43 @@ def test_open_pack_when_the_index_is_something_else_then_one_sentence(folder, co
         open_pack(folder)
 
 
-@pytest.mark.parametrize("name", ["samples.bin", "pixels-00000.bin"])
-def test_open_pack_when_a_file_is_cut_or_missing_then_one_sentence(folder, name):
-    content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=f"expected {len(content)} bytes in .*{name}.*, got {len(content) - 1}"):
+def test_open_pack_when_a_file_is_cut_or_missing_then_one_sentence(folder):
+    pixels, phrases = folder / "pixels-00000.bin", folder / "samples" / "phrase.npy"
+    content = pixels.read_bytes()
+    pixels.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=rf"expected {len(content)} bytes in .*, got {len(content) - 1}; pack again"):
         open_pack(folder)
-    (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
+    pixels.write_bytes(content)
+    phrases.write_bytes(phrases.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"expected the columns as they were written, got other bytes.*pack again"):
         open_pack(folder)
+    for file in (phrases, pixels):
+        file.unlink()
+        with pytest.raises(FileNotFoundError, match=file.name):
+            open_pack(folder)
 
 
 def test_open_pack_when_samples_are_forged_then_an_error_or_samples_but_no_crash(folder):
     """Whoever forges the samples can forge their checksum too, so every place in them is checked."""
-    from deixis.data.packed.reading import checksum
-
-    rng, content = np.random.default_rng(0), (folder / "samples.bin").read_bytes()
+    rng, files = np.random.default_rng(0), sorted((folder / "samples").glob("*.npy"))
+    whole = {file: file.read_bytes() for file in files}
+    head = json.loads((folder / "samples" / HEAD).read_text())
     refused = 0
-    for _ in range(60):
-        forged = bytearray(content)
-        for place in rng.integers(0, len(content), 4):
+    for number in range(3 * len(files)):
+        file = files[number % len(files)]
+        forged = bytearray(whole[file])
+        for place in rng.integers(len(forged) - 20 if number < len(files) else 0, len(forged), 4):
             forged[place] = int(rng.integers(256))
-        (folder / "samples.bin").write_bytes(forged)
-        change_index(folder, lambda index: index["samples"].update(sha256=checksum(folder / "samples.bin")))
+        file.write_bytes(forged)
+        (folder / "samples" / HEAD).write_text(json.dumps(head | {"sha256": checksum(*files)}))
         try:
             pack = open_pack(folder)
+            for index in range(len(pack)):
+                pack[index]
+                pack.small(index)
         except ValueError:
             refused += 1
-            continue
-        for index in range(len(pack)):
-            for read in (pack.__getitem__, pack.small):
-                try:
-                    read(index)
-                except ValueError:
-                    refused += 1
+        file.write_bytes(whole[file])
     assert refused
 
 
@@ -343,22 +340,27 @@ def test_open_pack_when_a_file_name_leads_out_of_the_folder_then_refused(folder,
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=6))
 @settings(max_examples=30, deadline=None)
 def test_texts_when_packed_then_the_same(texts):
-    packed = Texts(*pack_texts(texts))
+    letters = [text.encode() for text in texts]
+    starts = np.cumsum([0, *map(len, letters)], dtype=np.int64)
+    packed = Texts(np.frombuffer(b"".join(letters), np.uint8), starts)
     assert [packed[index] for index in range(len(packed))] == texts
 
 
 def test_columns_when_written_then_read_back_and_mapped_read_only(tmp_path):
     given = {"a": np.arange(5, dtype="<i4"), "b": np.arange(6.0).reshape(3, 2), "none": np.zeros(0, "<i8")}
-    starts = write_columns(tmp_path / "c", given)
     schema = {"a": ("<i4", 0), "b": ("<f8", 2), "none": ("<i8", 0)}
-    found = read_columns(tmp_path / "c", {name: [starts[name], len(given[name])] for name in given}, schema)
+    write_columns(tmp_path / "c", given, {"size": 7})
+    found, head = read_columns(tmp_path / "c", schema)
+    assert head["size"] == 7
     for name, column in given.items():
         np.testing.assert_array_equal(found[name], column)
         assert not found[name].flags.writeable
-    with pytest.raises(ValueError, match="inside of"):
-        read_columns(tmp_path / "c", {"a": [0, 1000]}, {"a": ("<i4", 0)})
-    with pytest.raises(ValueError, match="as \\[start, rows\\], got \\[0, -1\\]"):
-        read_columns(tmp_path / "c", {"a": [0, -1]}, {"a": ("<i4", 0)})
+    for wrong in (("<i4", 2), ("<i8", 0)):
+        with pytest.raises(ValueError, match="in 'a', got int32"):
+            read_columns(tmp_path / "c", schema | {"a": wrong})
+    (tmp_path / "c" / "none.npy").unlink()
+    with pytest.raises(FileNotFoundError):
+        read_columns(tmp_path / "c", schema)
 
 
 def test_check_starts_and_places_when_they_run_back_or_out_then_refused():

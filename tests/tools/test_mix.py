@@ -5,11 +5,10 @@ import pickle
 import pytest
 from PIL import Image
 
-import deixis.data
-from deixis.data import open_dataset
-from deixis.data.epochs import group_by_referent
-from deixis.data.exclusions import exclusions_of, write_exclusions
-from deixis.data.mixed import MEASURED, make_mixed, open_mixed, read_record
+from deixis.data import Samples, open_dataset
+from deixis.data.formats.mixed import open_mixed
+from deixis.tools.image_keys import Exclusions, write_exclusions
+from deixis.tools.mix import MEASURED, make_mixed, read_record
 
 REAL = os.environ.get("DEIXIS_REFCOCO_REAL")
 COCO = "images/mscoco/images/train2014"
@@ -103,14 +102,11 @@ def test_open_mixed_when_written_then_the_samples_with_their_keys_masks_and_refe
     assert samples[0].box_xyxy_px == (5, 5, 25, 25)
     assert samples[0].mask == [[5, 5, 25, 5, 25, 25, 5, 25]]
     assert samples[0].category == "dog"
-    assert samples.referents == tuple(map(tuple, group_by_referent(samples))) == ((0, 1, 2), (3,), (4,))
-    assert len(open_mixed(root / "mixed", limit=2)) == 2
+    assert samples.referents == Samples(samples).referents == ((0, 1, 2), (3,), (4,))
+    assert len(open_mixed(root / "mixed").limit(2)) == 2
 
 
-def test_open_dataset_when_mixed_then_that_mix(root, monkeypatch):
-    opener = lambda name, split, root, limit: open_mixed(root, split, limit=limit)  # noqa: E731
-    if "mixed" not in deixis.data._OPENERS:
-        monkeypatch.setitem(deixis.data._OPENERS, "mixed", opener)
+def test_open_dataset_when_mixed_then_that_mix(root):
     make_mixed(root, root / "mixed")
     assert len(open_dataset("mixed", "train", root)) == 5
     assert len(open_dataset("mixed", root=root, limit=3)) == 3
@@ -129,7 +125,7 @@ def test_make_mixed_when_asked_to_keep_measured_images_then_none_is_left_out(roo
 
 
 def test_make_mixed_when_a_list_is_named_then_its_images_are_left_out_too(root):
-    write_exclusions(root / "x.json", exclusions_of({"vg:11"}, ["mine"]))
+    write_exclusions(root / "x.json", Exclusions(frozenset({"vg:11"}), ("mine",)))
     (root / "instances_val2014.json").write_text(json.dumps({"images": [{"id": 1}], "annotations": []}))
     mix = make_mixed(root, root / "m", parts=["vg:all"], exclude=[root / "x.json"], keep_measured=True)
     assert mix.parts[0].written == 3
