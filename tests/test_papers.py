@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 import deixis
 from deixis.cli import app
-from deixis.config import McnConfig, SmcimConfig
+from deixis.models.mcn.config import McnConfig
+from deixis.models.smcim.config import SmcimConfig
 from deixis.train.recipes import Recipe, recipe
 
 ROOT = Path(__file__).parent.parent

@@ -1,7 +1,6 @@
 """``deixis runs compare``: what it says of two runs."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 from PIL import Image
@@ -18,7 +17,7 @@ def run(*arguments):
 
 def write_run(folder, losses, **fields):
     folder.mkdir()
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe("debug", **fields))))
+    (folder / "recipe.json").write_text(json.dumps(recipe("debug", **fields).flat()))
     rows = [{"step": step, "seconds": 0.1, **row} for step, row in enumerate(losses, start=1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -28,7 +27,7 @@ def write_run(folder, losses, **fields):
 def two(tmp_path):
     one = write_run(tmp_path / "one", [{"loss": 8.0 - step, "box": 1.0} for step in range(4)], lr=1e-3)
     other = [{"loss": 4.0 - step, "mask": 0.5} for step in range(6)]
-    fields = {**recipe("debug").model_fields, "context_dim": 64}
+    fields = {**recipe("debug").model.fields, "context_dim": 64}
     return one, write_run(tmp_path / "two", other, lr=2e-3, model_fields=fields)
 
 

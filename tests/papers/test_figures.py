@@ -55,7 +55,7 @@ def heights(picture, colour, panel=0):
 
 def test_read_run_when_written_by_training_then_steps_and_numbers(make_run):
     made = read_run(make_run({"step": 1, "seconds": 0.5, "loss": 3.0}, {"step": 2, "seconds": 1.0, "loss": None}))
-    assert made.steps == (1, 2)
+    assert made.optimiser.steps == (1, 2)
     assert made.values == {"loss": (3.0, None)}
     assert made.problems == ()
 
@@ -71,7 +71,7 @@ def test_read_run_when_written_by_training_then_steps_and_numbers(make_run):
 )  # fmt: skip
 def test_read_run_when_a_line_is_bad_then_told_once_and_the_others_are_kept(make_run, line):
     made = read_run(make_run({"step": 1, "loss": 3.0}, line, {"step": 3, "loss": 1.0}))
-    assert made.steps == (1, 3)
+    assert made.optimiser.steps == (1, 3)
     assert made.values == {"loss": (3.0, 1.0)}
     assert len(made.problems) == 1
     assert "line 2" in made.problems[0]
@@ -86,7 +86,7 @@ def test_read_run_when_any_bytes_then_lines_are_kept_or_told(tmp_path_factory, c
     lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     made = read_run(folder)
     whole = b"".join(lines).count(b"\n") + (not b"".join(lines).endswith(b"\n"))
-    assert len(made.steps) + len(made.problems) == whole
+    assert len(made.optimiser.steps) + len(made.problems) == whole
 
 
 def test_read_run_when_there_is_none_or_nothing_in_it_then_one_sentence(make_run, tmp_path):

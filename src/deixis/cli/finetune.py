@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from deixis.evaluate.metrics import Tally
     from deixis.evaluate.prediction_log import Prediction
     from deixis.grounder import Grounder
+    from deixis.recipe import Recipe
     from deixis.structures import Sample
-    from deixis.train.recipes import Recipe
 
 NAME = "finetune"
 REHEARSAL = "0.4"
@@ -84,7 +84,7 @@ def report_finetune(folder: Path, *, speaks: bool = True) -> None:
     from deixis.train.own_data import VALIDATION
 
     comparison = compare_command_result(
-        read_recipe(folder).start,
+        read_recipe(folder).model.start,
         str(folder / "checkpoint"),
         str(folder / VALIDATION),
         report=folder / "report",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +39,7 @@ def compare(
         check_writable(out, suffixes=(".png",))
     from deixis.train.curves import draw_curves
 
-    recipes = [asdict(read_recipe(folder)) for folder in (one, two)]
+    recipes = [read_recipe(folder).flat() for folder in (one, two)]
     curves = [_curves(folder) for folder in (one, two)]
     typer.echo(f"A: {one}\nB: {two}\n")
     typer.echo("\n".join(recipe_differences(*recipes)) or "The recipes are the same.")

@@ -19,7 +19,7 @@ from deixis.papers.experiments import EXPERIMENTS, Experiment
 if TYPE_CHECKING:
     from deixis.papers.ablations import Plan
     from deixis.papers.checkpoints import GivenModel
-    from deixis.train.recipes import Recipe
+    from deixis.recipe import Recipe
 
 _SCENES = ("scenes", "scenes+", "scenesg")
 _REFER = ("refcoco", "refcoco+", "refcocog-umd", "refcocog-google", "referit")
@@ -135,7 +135,7 @@ def _refuse_what_rows_say(experiment: Experiment, overrides: Mapping[str, Any], 
     """Raise BadParameter where an option for all rows would be put aside by what makes one of them."""
     inner = overrides.get("model_fields", {})
     named = [one for one in overrides if one != "model_fields"]
-    named += [f"model_fields.{one}" for one, value in inner.items() if value != base.model_fields.get(one)]
+    named += [f"model_fields.{one}" for one, value in inner.items() if value != base.model.fields.get(one)]
     for row in experiment.rows:
         said = [*row.recipe_fields, *(f"model_fields.{one}" for one in row.model_fields)]
         if clash := sorted({*named} & {*said}):

@@ -1,4 +1,4 @@
-"""What every model family offers, so that loading, grounding and training need not know which one they hold."""
+"""What every model family offers, so that loading, grounding and training need not know which family they have."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -36,7 +37,7 @@ class GroundingModel(nn.Module, ABC):
     """A network that encodes an image once and answers any number of phrases."""
 
     config: Any
-    """The family's own dataclass of `deixis.config`."""
+    """The family's own kind of `deixis.models.config.ModelConfig`."""
     score_weights: ClassVar[tuple[float, ...]]
     """Weights of the signs and, last, of the agreement, for a model that is not calibrated."""
     mask_stride: int
@@ -78,6 +79,47 @@ class GroundingModel(nn.Module, ABC):
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
         """What an image goes through before the first layer, and a mask after the last, for a checkpoint's config."""
+
+    @abstractmethod
+    def load_pretrained(self, part: str, path: str | Path) -> None:
+        """Take the published weights of the ``image`` or ``text`` encoder.
+
+        Word vectors go by the words of a tokenizer: see :meth:`load_word_vectors`.
+
+        Raises:
+            FileNotFoundError: there is no such file or folder.
+            ValueError: the weights do not fit; one sentence says what is missing, unexpected or of another shape.
+        """
+
+    def load_word_vectors(self, vectors: Tensor) -> None:
+        """Take the vectors [V, D] of a tokenizer's words, in its order.
+
+        Raises:
+            ValueError: the family or its text encoder reads word pieces, or the vectors do not fit.
+        """
+        raise ValueError(f"expected no word vectors for the family {self.config.family!r}, which reads word pieces")
+
+    def lowest_text_parameters(self, stages: int) -> list[nn.Parameter]:
+        """The parameters of the first ``stages`` of a text encoder that learns as a whole.
+
+        Raises:
+            ValueError: the family has no such encoder, or there are fewer stages.
+        """
+        raise ValueError(
+            f"expected freeze_text=0 for the family {self.config.family!r}, got {stages!r}: only smcim's text encoder "
+            "learns as a whole; leave it out"
+        )
+
+    def checkpoint_activations(self) -> None:
+        """Recompute activations on the backward pass instead of keeping them.
+
+        Raises:
+            ValueError: the family cannot.
+        """
+        raise ValueError(
+            f"expected checkpointing=false for the family {self.config.family!r}, got true, which only smcim has; "
+            "leave it out, or split batches by accumulate"
+        )
 
     @abstractmethod
     def pretrained_parameters(self) -> Mapping[str, list[nn.Parameter]]:

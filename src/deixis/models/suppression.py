@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deixis.config import SUPPRESSIONS
 from deixis.geometry.images import Letterbox
+from deixis.models.config import SUPPRESSIONS
 
 MASK_THRESHOLD = 0.35
 """A pixel belongs to the mask above this probability. MCN, section 4.3."""
@@ -46,7 +46,7 @@ def suppression_factors(
     """The factors (inside, outside) of a method; the defaults are the paper's.
 
     Args:
-        method: one of `deixis.config.SUPPRESSIONS`.
+        method: one of `deixis.models.config.SUPPRESSIONS`.
         confidence: p in 0..1; only ``adaptive`` looks at its value.
         alpha_up: inside, for ``soft``.
         alpha_dec: outside, for ``soft``.
@@ -92,7 +92,7 @@ def suppress(
     """Raise the mask inside the box and lower it outside, as `method` says. MCN Eq. 10 and 11.
 
     Args:
-        method: one of `deixis.config.SUPPRESSIONS`.
+        method: one of `deixis.models.config.SUPPRESSIONS`.
         probability: [H, W] of the mask, in the frame of the box; left as it is.
         box_xyxy_px: the box, continuous edges; rows and columns that it touches count as inside. A box that lies
             outside or has no area holds no pixel, so that all are outside of it.
@@ -148,7 +148,7 @@ def finish_mask(
         frame: how the original image lies in the canvas.
         box_xyxy_canvas_px: the box in pixels of the canvas.
         confidence: p in 0..1 of the box.
-        method: one of `deixis.config.SUPPRESSIONS`.
+        method: one of `deixis.models.config.SUPPRESSIONS`.
         order: one of `ORDERS`.
         threshold: of the suppressed probability.
 

@@ -14,7 +14,8 @@ from typing import Any
 from deixis.config import config_to_dict, preset
 from deixis.evaluate.evaluate import evaluate_command_result
 from deixis.papers.experiments import IE, REC, RES, Experiment, Row
-from deixis.train.recipes import Recipe, recipe
+from deixis.recipe import Recipe
+from deixis.train.recipes import recipe
 from deixis.train.trainer import run, write_whole
 
 BUDGETS = ("small", "paper")
@@ -49,7 +50,7 @@ class Plan:
         fields = {**shared, **self.overrides, **row.recipe_fields, "seed": seed}
         if not fields.get("start"):  # a checkpoint has its own sizes
             common = self.overrides.get("model_fields", {})
-            fields["model_fields"] = {**recipe(name).model_fields, **common, **row.model_fields}
+            fields["model_fields"] = {**recipe(name).model.fields, **common, **row.model_fields}
         return recipe(name, **fields)
 
 
@@ -79,13 +80,15 @@ def measure(plan: Plan) -> list[Figures]:
 def folder_of(plan: Plan, row: Row, seed: int) -> Path:
     """Where that training lies: the same for rows and tables that share it."""
     made = plan.recipe_of(row, seed)
-    ordinary = asdict(Recipe())
-    told = {name: value for name, value in asdict(made).items() if value != ordinary[name] and name not in _NO_MATTER}
-    sizes = config_to_dict(preset(made.model, **made.model_fields))  # a field named with its default changes nothing
-    ordinary_sizes = asdict(type(preset(made.model))())
+    ordinary = Recipe().flat()
+    told = {name: value for name, value in made.flat().items() if value != ordinary[name] and name not in _NO_MATTER}
+    sizes = config_to_dict(
+        preset(made.model.preset, **made.model.fields)
+    )  # a field named with its default changes nothing
+    ordinary_sizes = asdict(type(preset(made.model.preset))())
     told["model_fields"] = {name: value for name, value in sizes.items() if value != ordinary_sizes[name]}
     key = json.dumps(told, sort_keys=True)
-    return plan.out / f"{made.model}-{hashlib.sha256(key.encode()).hexdigest()[:10]}-seed{seed}"
+    return plan.out / f"{made.model.preset}-{hashlib.sha256(key.encode()).hexdigest()[:10]}-seed{seed}"
 
 
 def _figures(plan: Plan, row: Row, seed: int) -> tuple[float | None, ...]:

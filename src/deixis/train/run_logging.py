@@ -17,9 +17,9 @@ from deixis.data.loading import TrainingBatch
 from deixis.drawing import Mark, draw_marks, draw_sheet
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.base import GroundingModel
+from deixis.models.criterion import bring, device_of, pixels_of
 from deixis.structures import BoxXyxy
 from deixis.train.curves import LOG, curves_of, draw_curves, read_rows
-from deixis.train.objectives import bring, device_of, pixels_of
 from deixis.train.state import naming, whole, write_whole
 
 SKIPPED = "skipped.jsonl"

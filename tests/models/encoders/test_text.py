@@ -21,8 +21,9 @@ from transformers import (
     RobertaModel,
 )
 
-from deixis.config import SmcimConfig, preset
+from deixis.config import preset
 from deixis.models.encoders.text import BertEncoder, GloveGruEncoder, LayeredText, build_text_encoder
+from deixis.models.smcim.config import SmcimConfig
 from deixis.models.weights.pretrained import config_as_text
 
 

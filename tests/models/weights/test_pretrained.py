@@ -7,8 +7,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from deixis.models.weights.darknet_cfg import convolution_shapes, parse_darknet_cfg
-from deixis.models.weights.pretrained import DarknetConv, find_file, load_exactly, read_darknet, read_torchvision_vgg16
+from deixis.models.weights.darknet import (
+    DarknetConv,
+    convolution_shapes,
+    parse_darknet_cfg,
+    read_darknet,
+    read_darknet_folder,
+)
+from deixis.models.weights.pretrained import find_file, load_exactly, read_torchvision_vgg16
+
 
 # channels: 3 -> conv 2 -> pool -> conv 4 -> upsample -> route(4 + 2) -> conv 1
 CFG = """
@@ -396,3 +403,43 @@ def test_find_file_when_the_hub_has_the_second_name_alone_then_it_is_fetched(put
     monkeypatch.setattr("transformers.utils.hub.cached_file", lambda repository, name: f"/cache/{repository}/{name}")
     found = find_file("someone/swin", "model.safetensors", "pytorch_model.bin")
     assert found == Path("/cache/someone/swin/pytorch_model.bin")
+
+
+# folders of a Darknet network
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a network of three convolutions, of which the file of weights holds two."""
+    conv = "[convolutional]\nbatch_normalize=1\nfilters=2\nsize=1\n"
+    (tmp_path / "net.cfg").write_text(f"[net]\nchannels=3\n{conv * 3}")
+    values = np.arange((8 + 6) + (8 + 4), dtype="<f4")
+    (tmp_path / "net.weights").write_bytes(np.array([0, 2, 0, 0, 0], "<i4").tobytes() + values.tobytes())
+    (tmp_path / "README.md").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", ["net.weights", "darknet53.conv.74"])
+def test_read_darknet_folder_when_the_file_ends_after_the_body_then_its_convolutions(folder, file):
+    (folder / "net.weights").rename(folder / file)
+    convs = read_darknet_folder(folder)
+    assert [conv.weight.shape for conv in convs] == [(2, 3, 1, 1), (2, 2, 1, 1)]
+    assert convs[1].weight[-1, -1, 0, 0] == 25
+
+
+@pytest.mark.parametrize("ending", [".cfg", ".weights"])
+def test_read_darknet_folder_when_one_is_missing_or_there_are_two_then_one_sentence(folder, ending):
+    (folder / f"other{ending}").touch()
+    with pytest.raises(ValueError, match=rf"expected one {ending} file in .*, got \['net{ending}', 'other"):
+        read_darknet_folder(folder)
+    for file in folder.glob(f"*{ending}"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"expected a {ending} file in the folder .*, got none"):
+        read_darknet_folder(folder)
+
+
+@pytest.mark.parametrize("path", ["none", "file"])
+def test_read_darknet_folder_when_there_is_no_such_folder_then_one_sentence(tmp_path, path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=r"expected a \.cfg file in the folder"):
+        read_darknet_folder(tmp_path / path)

@@ -16,8 +16,7 @@ import torch
 from deixis.geometry.boxes import box_iou
 from deixis.geometry.images import letterbox, read_image
 from deixis.models.encoders.image import YoloTinyEncoder
-from deixis.models.weights.darknet_cfg import convolution_shapes, parse_darknet_cfg
-from deixis.models.weights.pretrained import read_darknet
+from deixis.models.weights.darknet import convolution_shapes, parse_darknet_cfg, read_darknet
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 YOLOV3_VALUES = 62_001_757  # yolov3.weights has 248,007,048 bytes: 4 x this and a header of 20

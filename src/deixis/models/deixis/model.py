@@ -17,19 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis.config import DeixisConfig
 from deixis.geometry.images import FILL
 from deixis.models.attention import AlternateAttention, AttentionBlock, PositionEncoding
 from deixis.models.base import Answer, GroundingModel, check_signs, log_odds
-from deixis.models.deixis.decoding import decode
+from deixis.models.boxes import box_iou, grid_places, xyxy_around
+from deixis.models.deixis.config import DeixisConfig
 from deixis.models.deixis.detector import WIDTH, DetectionHead, Detections, GhostPan
 from deixis.models.deixis.proposals import Proposals, Proposer, feature_widths
 from deixis.models.encoders.image import Pyramid, build_image_encoder
 from deixis.models.encoders.text import BertEncoder, build_text_encoder
-from deixis.models.grids import grid_places
 from deixis.models.suppression import MASK_THRESHOLD
 from deixis.models.weights.pretrained import load_exactly, read_tensors
 
+AGREES = 0.5
+"""IoU above which two tokens' boxes are of the same instance."""
 _LONGEST_LOG = 3.0
 """A refined side is at most e to this times as long as the proposal's."""
 
@@ -60,6 +61,16 @@ class Output:
     scores: Tensor  # float32 [P, Q] of the detector
     exists_logit: Tensor  # float32 [P]
     tokens: Tensor  # [P, Q, M], of which `MaskBranch` draws masks
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One answer for each phrase."""
+
+    token: Tensor  # int64 [P] the token that is chosen
+    boxes: Tensor  # [P, 4] xyxy as fractions of the canvas
+    peak: Tensor  # [P] its probability
+    consensus: Tensor  # [P] share of the probability whose own boxes agree with the answer
 
 
 class ImageSide(nn.Module):
@@ -230,8 +241,7 @@ def refined(boxes: Tensor, change: Tensor) -> Tensor:
     """Boxes xyxy [..., 4] moved by ``change`` [..., 4]: the centre in their sizes, the sizes by a logarithm."""
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-4)
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2 + change[..., :2] * size
-    half = size * change[..., 2:].clamp(-_LONGEST_LOG, _LONGEST_LOG).exp() / 2
-    return torch.cat([centre - half, centre + half], -1)
+    return xyxy_around(centre, size * change[..., 2:].clamp(-_LONGEST_LOG, _LONGEST_LOG).exp())
 
 
 class Prototypes(nn.Module):
@@ -357,6 +367,23 @@ class DeixisModel(GroundingModel):
         side = mask.shape[-1]
         return {"box": spread(output, side), "mask": mask / mask.sum((1, 2), keepdim=True).clamp(min=1e-9)}
 
+    def load_pretrained(self, part: str, path: str | Path) -> None:
+        """The whole image side from a NanoDet-Plus file, or the encoder below its neck; the BERT body."""
+        if part == "text":
+            assert isinstance(self.text, BertEncoder)
+            self.text.load_pretrained(Path(path))
+        elif Path(path).suffix == ".safetensors":
+            self.image.load_nanodet(Path(path))
+        else:
+            self.image.encoder.load_pretrained(path)
+
+    def load_word_vectors(self, vectors: Tensor) -> None:
+        """See :class:`GroundingModel`."""
+        if isinstance(self.text, BertEncoder):
+            super().load_word_vectors(vectors)
+        else:
+            self.text.load_vectors(vectors)
+
     def preprocessing(self) -> dict[str, Any]:
         """See :class:`GroundingModel`."""
         return {
@@ -384,6 +411,34 @@ class DeixisModel(GroundingModel):
     ) -> Output:
         """All at once: phrase p speaks of image ``image_index[p]``."""
         return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
+
+
+MODEL = DeixisModel
+
+
+def decode(output: Output) -> Decoded:
+    """The box that most of the probability agrees with, averaged with those that agree.
+
+    Several tokens may stand for one thing and share its probability; so each token counts with all that agree with it.
+    """
+    probability = output.choice_logits.softmax(-1)
+    same = box_iou(output.boxes[:, :, None], output.boxes[:, None]) > AGREES  # [P, Q, Q]
+    support = (same * probability[:, None]).sum(-1)
+    token = (support * probability.sqrt()).argmax(-1)
+    agrees = probability * _row(same, token)
+    consensus = agrees.sum(-1)
+    boxes = (agrees[..., None] * output.boxes).sum(1) / consensus[:, None].clamp(min=1e-9)
+    return Decoded(
+        token=token,
+        boxes=boxes.clamp(0, 1),
+        peak=probability.gather(1, token[:, None]).squeeze(1),
+        consensus=consensus.clamp(max=1),
+    )
+
+
+def _row(table: Tensor, index: Tensor) -> Tensor:
+    """[P, Q, Q] to [P, Q]."""
+    return table.gather(1, index[:, None, None].expand(-1, 1, table.shape[-1])).squeeze(1)
 
 
 def spread(output: Output, side: int) -> Tensor:

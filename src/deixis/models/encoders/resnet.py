@@ -82,7 +82,7 @@ class BackboneEncoder(nn.Module):
         maps = self.body((pixels - self.mean) / self.std).feature_maps
         return ThreeScales(*(_at_stride(one, pixels, stride) for one, stride in zip(maps, (8, 16, 32), strict=True)))
 
-    def load_state(self, source: str | Path) -> None:
+    def load_pretrained(self, source: str | Path) -> None:
         """Take pretrained weights.
 
         Args:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from deixis.config import DeixisConfig, SmcimConfig
+from deixis.models.deixis.config import DeixisConfig
+from deixis.models.smcim.config import SmcimConfig
 from deixis.models.weights.pretrained import (
     in_one_sentence,
     load_exactly,

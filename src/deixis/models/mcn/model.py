@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis.config import McnConfig
 from deixis.models.base import Answer, GroundingModel, energy_map, log_odds
 from deixis.models.encoders.darknet import BatchNorm, ConvNormLeaky, DarknetResidual, ThreeScales, build_mcn_encoder
+from deixis.models.mcn.config import McnConfig
 from deixis.models.mcn.garan import Attended, Garan
-from deixis.models.mcn.heads import AsppHead, BoxHead, linear_conv
+from deixis.models.mcn.heads import AsppHead, BoxHead, best_box, linear_conv
 from deixis.models.mcn.text import GruAttentionEncoder
-from deixis.models.mcn.yolo import best_box
 from deixis.models.suppression import MASK_THRESHOLD
 
 BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
@@ -402,6 +402,15 @@ class McnModel(GroundingModel):
         energies = {"box": output.rec_energy, "mask": output.res_energy}
         return {name: energy_map(energy) for name, energy in energies.items() if energy is not None}
 
+    def load_pretrained(self, part: str, path: str | Path) -> None:
+        """The image encoder's, of Darknet or torchvision. The word vectors are a table: :meth:`load_word_vectors`."""
+        assert part == "image"
+        self.encoder.load_pretrained(path)
+
+    def load_word_vectors(self, vectors: Tensor) -> None:
+        """See :class:`GroundingModel`."""
+        self.text.load_vectors(vectors)
+
     def preprocessing(self) -> dict[str, Any]:
         """See :class:`GroundingModel`."""
         return {
@@ -426,3 +435,6 @@ class McnModel(GroundingModel):
     ) -> McnOutput:
         """All at once: phrase p speaks of image ``image_index[p]``."""
         return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
+
+
+MODEL = McnModel

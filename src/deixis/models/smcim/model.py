@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -17,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from deixis.config import SmcimConfig
 from deixis.models.base import Answer, GroundingModel, log_odds
+from deixis.models.boxes import cells_inside, xyxy_from_cxcywh
 from deixis.models.encoders.darknet import ThreeScales
 from deixis.models.encoders.resnet import RESNET_DEPTHS, BackboneEncoder, build_smcim_encoder
 from deixis.models.encoders.text import LayeredText
-from deixis.models.grids import grid_positions
 from deixis.models.padding import mean_inside, only_pictures, watch
+from deixis.models.smcim.config import SmcimConfig
 from deixis.models.smcim.interaction import InteractionLayer, LastStep, build_layer, sine_position
 from deixis.models.weights.pretrained import config_as_text
 
@@ -249,7 +250,7 @@ class SmcimModel(GroundingModel):
         """``pixels`` [B, 3, S, S] RGB 0..1 on the canvas, S a multiple of 32; ``content`` [B, 4] the picture on it."""
         if pixels.shape[-1] % 32 or pixels.shape[-2] != pixels.shape[-1]:
             raise ValueError(f"expected a square canvas of a multiple of 32, got {tuple(pixels.shape[-2:])!r}")
-        _, valid = grid_positions(content, pixels.shape[-1] // STRIDE)
+        valid = cells_inside(content, pixels.shape[-1] // STRIDE)
         with only_pictures(content, pixels.shape[-1]) if self.config.mask_padding else nullcontext():
             return SmcimScene(self.image(self.encoder(pixels), self.position), valid)
 
@@ -272,8 +273,7 @@ class SmcimModel(GroundingModel):
         """The box, and as its confidence, of which the paper has none, the share of [CLS]'s attention inside it."""
         output = self.ground(scene, token_ids, token_valid, attend=True)
         assert output.cls_attention is not None
-        centre, half = output.boxes_cxcywh[:, :2], output.boxes_cxcywh[:, 2:] / 2
-        boxes = torch.cat([centre - half, centre + half], -1).clamp(0, 1)
+        boxes = xyxy_from_cxcywh(output.boxes_cxcywh).clamp(0, 1)
         confidence = share_inside(output.cls_attention, boxes)
         return Answer(boxes=boxes, mask_probability=None, confidence=confidence, signs=log_odds(confidence)[:, None])
 
@@ -290,6 +290,18 @@ class SmcimModel(GroundingModel):
         For ``encoder`` its own attention; for ``ca2m``, where words do not look at words, by way of the pixels.
         """
         return self.interaction.last.words_seen(self._interact(scene, token_ids, token_valid)[1])
+
+    def load_pretrained(self, part: str, path: str | Path) -> None:
+        """Of the image encoder, a ResNet's file, a folder or a name on the hub; of BERT, a folder or a name."""
+        (self.encoder if part == "image" else self.text).load_pretrained(path)
+
+    def lowest_text_parameters(self, stages: int) -> list[nn.Parameter]:
+        """See :class:`GroundingModel`."""
+        return self.text.lowest_parameters(stages)
+
+    def checkpoint_activations(self) -> None:
+        """See :class:`GroundingModel`; those of the interaction."""
+        self.interaction.checkpointing = True
 
     def preprocessing(self) -> dict[str, Any]:
         """See :class:`GroundingModel`."""
@@ -315,6 +327,9 @@ class SmcimModel(GroundingModel):
     ) -> SmcimOutput:
         """All at once: phrase p speaks of image ``image_index[p]``."""
         return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
+
+
+MODEL = SmcimModel
 
 
 def share_inside(weights: Tensor, boxes_xyxy: Tensor) -> Tensor:
