@@ -113,18 +113,18 @@ class Plain:
     def __init__(self, made, source, group):
         made = made.replaced(precision="float32", channels_last=False, compile=False, checkpointing=False, workers=0)
         held = Trainer(made.replaced(accumulate=1), source.samples, group)
-        self.model, self.objective = held.model, held.criterion
+        self.model, self.criterion = held.model, held.criterion
         self.batches = batches(source, made, 0, canvas_rules(self.model, made))
         self.model.encoder.register_forward_pre_hook(lambda _, given: tuple(one.contiguous() for one in given))
         attention._attend = F.scaled_dot_product_attention
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         kind = torch.optim.AdamW if made.optimiser.kind == "adamw" else torch.optim.Adam
-        self.optimiser = kind([*trained, *self.objective.helper.parameters()], lr=made.optimiser.lr)
+        self.optimiser = kind([*trained, *self.criterion.helper.parameters()], lr=made.optimiser.lr)
         self.model.train()
 
     def step(self, batch):
         self.optimiser.zero_grad()
-        loss = self.objective.total(self.objective(batch))
+        loss = self.criterion.total(self.criterion(batch))
         loss.backward()
         self.optimiser.step()
         loss.item()

@@ -18,13 +18,14 @@ MAX_BODY_LINES = 40
 
 MAY_IMPORT = {
     "config": set(),
+    "recipe": {"config"},
     "structures": set(),
     "progress": set(),
     "verdict": set(),
     "geometry": {"config", "structures"},
     "language": {"config", "structures", "geometry"},
     "data": {"config", "structures", "progress", "geometry", "language"},
-    "models": {"config", "structures", "geometry", "language"},
+    "models": {"config", "recipe", "structures", "geometry", "language"},
     "drawing": {"config", "structures", "geometry", "progress", "verdict"},
     "attention_drawing": {"config", "structures", "geometry", "progress"},
     "charts": {"drawing"},
@@ -44,7 +45,14 @@ MAY_IMPORT["__init__"] = GROUND_FLOOR | {"hub", "grounder"}
 
 def part_of(path: Path) -> str:
     """``geometry`` for geometry/boxes.py, ``hub`` for hub.py."""
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return part_named(list(path.relative_to(SOURCE).with_suffix("").parts))
+
+
+def part_named(module: list[str]) -> str:
+    """The first name; a family's config and recipes stand on the ground floor beside config.py and recipe.py."""
+    if module[0] == "models" and {"config", "recipes"} & set(module):
+        return "config" if "config" in module else "recipe"
+    return module[0]
 
 
 def name_of(path: Path) -> str:
@@ -64,7 +72,7 @@ def imported_parts(path: Path) -> Iterator[str]:
         for name in names:
             package, _, rest = name.partition(".")
             if package == "deixis":
-                part = rest.partition(".")[0]
+                part = part_named(rest.split("."))
                 yield part if part in MAY_IMPORT else "__init__"
 
 
@@ -99,7 +107,7 @@ def test_import_deixis_when_done_then_torch_and_pillow_are_not_loaded():
 
 def test_ground_floor_when_imported_then_torch_is_not_loaded():
     without_torch = (
-        "config", "structures", "progress", "verdict", "geometry", "language", "drawing", "attention_drawing", "charts",
+        "config", "recipe", "structures", "progress", "verdict", "geometry", "language", "drawing", "attention_drawing", "charts",
         "cli", "data", "tools",
     )  # fmt: skip
     modules = [

@@ -54,7 +54,7 @@ def test_losses_when_of_two_runs_then_means_over_the_steps_that_both_have():
 def test_compare_when_run_then_differences_losses_and_curves(two, tmp_path):
     done = run(*two, "--out", tmp_path / "curves.png")
     assert done.exit_code == 0, done.stderr
-    assert "lr: 0.001 | 0.002\nmodel_fields.context_dim: 32 | 64\n" in done.stdout
+    assert "model_fields.context_dim: 32 | 64\nlr: 0.001 | 0.002\n" in done.stdout
     assert ["4", "5", "1", "-4"] in [line.split() for line in done.stdout.splitlines()]
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 700

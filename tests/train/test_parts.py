@@ -17,7 +17,6 @@ from deixis.train.distributed import is_largest, merged, scaled, split_batch
 from deixis.train.recipes import recipe
 from deixis.train.trainer import Trainer, canvas_rules
 
-
 AVERAGED_OVER = McnCriterion.averaged_over | SmcimCriterion.averaged_over | DeixisCriterion.averaged_over
 
 
@@ -197,7 +196,7 @@ def test_channels_last_when_off_then_kernels_lie_as_torch_makes_them(small_recip
 
 def test_compile_when_on_then_the_models_parts_are_and_a_copy_is_not(small_recipe, monkeypatch):
     compiled = []
-    monkeypatch.setattr("deixis.train.trainer.check_compiler", lambda: None)
+    monkeypatch.setattr("deixis.train.setup.check_compiler", lambda: None)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
     held = Trainer(small_recipe.replaced(compile=True))
     assert compiled == list(held.model.children())

@@ -91,7 +91,7 @@ def test_recipe_when_epochs_are_told_without_data_that_has_them_then_one_sentenc
     with pytest.raises(ValueError, match=r"^expected epochs to be 0 without phrased, got 9; set phrased, or") as caught:
         recipe(name, epochs=9, phrased="")
     assert "\n" not in str(caught.value)
-    assert recipe(name, epochs=0, phrased="", milestones=()).epochs == 0
+    assert recipe(name, epochs=0, phrased="", milestones=()).optimiser.epochs == 0
 
 
 def test_precision_when_of_a_paper_then_float32_and_else_what_the_processor_has():

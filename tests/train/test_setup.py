@@ -462,7 +462,7 @@ def epochs_of(count):
 @pytest.mark.parametrize(("referents", "steps", "milestones"), [(70, 90, (58, 68, 78)), (71, 135, (87, 102, 117))])
 def test_in_steps_when_epochs_are_told_then_steps_and_milestones_at_their_beginnings(referents, steps, milestones):
     told = in_steps(recipe("mcn"), epochs_of(referents))  # 45 epochs, batches of 35, a tenth at 30, 35 and 40
-    assert (told.steps, told.milestones, told.epochs) == (steps, milestones, 0)
+    assert (told.optimiser.steps, told.optimiser.milestones, told.optimiser.epochs) == (steps, milestones, 0)
     assert in_steps(told, epochs_of(referents)) == told  # told once, it stays
 
 

@@ -6,7 +6,6 @@ from safetensors.torch import load_file
 from transformers import ResNetConfig, ResNetModel
 
 from deixis.models.encoders.resnet import TinyEncoder
-from deixis.train import setup as starting
 from deixis.train.optimisers import parameter_groups
 from deixis.train.recipes import recipe
 from deixis.train.setup import start_model

@@ -457,7 +457,7 @@ def test_mcn_step_when_loss_or_gradient_is_not_finite_then_statistics_are_as_bef
 ):
     held = Trainer(small_mcn_recipe)
     held.train_step(mcn_batch)
-    before, losses = snapshot(held), held.criterion.losses
+    before, losses = snapshot(held), held.criterion.forward
 
     def wrong(batch):
         value = next(iter(losses(batch).values()))
@@ -491,7 +491,8 @@ def phrased(tmp_path, small_mcn_recipe):
     lines.append({"image": "1.png", "phrase": "right", "box": [30, 0, 60, 40], "split": "train"})
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return small_mcn_recipe.replaced(
-        phrased=f"{tmp_path / 'own.jsonl'}:train", epochs=2, images=3, phrases=1, absent=0.0, schedule="steps", milestones=(2,), warmup=0, optimiser="adam", clip=0.0, ema=0.0, mask_target="nearest",
+        phrased=f"{tmp_path / 'own.jsonl'}:train", epochs=2, images=3, phrases=1, absent=0.0, schedule="steps",
+        milestones=(2,), warmup=0, optimiser="adam", clip=0.0, ema=0.0, mask_target="nearest",
     )  # fmt: skip
 
 
@@ -516,7 +517,7 @@ def test_run_when_epochs_are_told_then_the_checkpoints_recipe_reads_as_the_run_w
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     again = phrased.replaced(**{**values, "phrased": phrased.data.phrased})
     told = starting.in_steps(again, starting.start_data(again))
-    assert (told.steps, told.milestones) == (4, (2,))
+    assert (told.optimiser.steps, told.optimiser.milestones) == (4, (2,))
 
 
 def test_recorded_when_files_are_named_then_not_where_they_lay(phrased):

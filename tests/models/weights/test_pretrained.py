@@ -16,7 +16,6 @@ from deixis.models.weights.darknet import (
 )
 from deixis.models.weights.pretrained import find_file, load_exactly, read_torchvision_vgg16
 
-
 # channels: 3 -> conv 2 -> pool -> conv 4 -> upsample -> route(4 + 2) -> conv 1
 CFG = """
 [net]
