@@ -107,8 +107,8 @@ def test_import_deixis_when_done_then_torch_and_pillow_are_not_loaded():
 
 def test_ground_floor_when_imported_then_torch_is_not_loaded():
     without_torch = (
-        "config", "recipe", "structures", "progress", "verdict", "geometry", "language", "drawing", "attention_drawing", "charts",
-        "cli", "data", "tools",
+        "config", "recipe", "structures", "progress", "verdict", "geometry", "language", "drawing", "attention_drawing",
+        "charts", "cli", "data", "tools",
     )  # fmt: skip
     modules = [
         ".".join(["deixis", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
