@@ -201,6 +201,10 @@ class DataOptions(Options):
             )
 
 
+SCENES_ALONE = DataOptions(instances_share=0.0, partial_share=0.0, scenes_share=1.0)
+"""Drawn scenes and no files."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
     """Which model is trained, what it starts from and which parts of it learn."""

@@ -347,3 +347,24 @@ def test_weights_of_when_named_in_several_ways_then_where_they_come_from():
     own = {"image_encoder": "resnet101", "text_encoder": "bert"}
     assert [recipe("smcim", model_fields=own).model.weights_of(part) for part in ("image", "text")] == ["", ""]
     assert recipe("smcim", start="deixis-tiny").model.weights_of("image") == "deixis-tiny"
+
+
+# parts and flat names
+
+
+def test_recipe_of_json_when_of_the_flat_fields_of_an_earlier_version_then_in_their_parts():
+    made = recipe_of_json({
+        "model": "mcn-tiny", "model_fields": {"dim": 96}, "phrased": "a.jsonl", "image_sizes": [256], "lr": 0.5,
+        "optimiser": "adam", "heat_weight": 0.25, "consistency_weight": 0.1, "bfloat16": True, "seed": 7,
+    })  # fmt: skip
+    assert (made.model.preset, made.model.fields, made.data.phrased) == ("mcn-tiny", {"dim": 96}, "a.jsonl")
+    assert (made.data.image_sizes, made.optimiser.lr, made.optimiser.kind) == ((256,), 0.5, "adam")
+    assert (made.losses.choice_weight, made.run.precision, made.run.seed) == (0.25, "bfloat16", 7)
+    assert recipe_of_json(json.loads(json.dumps(made.flat()))) == made
+
+
+def test_recipe_when_a_name_is_retired_then_the_sentence_says_what_replaces_it():
+    with pytest.raises(ValueError, match=r"got \['heat_weight'\]; heat_weight is choice_weight now"):
+        recipe("debug", heat_weight=1.0)
+    with pytest.raises(ValueError, match="consistency_weight is no longer read"):
+        recipe("debug", consistency_weight=1.0)

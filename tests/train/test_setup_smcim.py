@@ -115,9 +115,7 @@ def test_start_smcim_when_darknet_tiny_then_a_darknet_folder_fills_it(smcim_reci
     loaded = []
     for name in ("net.cfg", "net.weights"):
         (tmp_path / name).touch()
-    monkeypatch.setattr(
-        "deixis.models.weights.darknet.read_darknet", lambda cfg, weights, may_end_early: [cfg.name, weights.name]
-    )
+    monkeypatch.setattr("deixis.models.weights.darknet.read_darknet", lambda *files: [one.name for one in files])
     monkeypatch.setattr(TinyEncoder, "load_darknet", lambda self, convs: loaded.append(convs))
     fields = {**smcim_recipe.model.fields, "image_encoder": "darknet-tiny"}
     model, _ = start_model(smcim_recipe.replaced(model_fields=fields, image_weights=str(tmp_path)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deixis.geometry.images import FILL
+from deixis.models.suppression import MASK_THRESHOLD
 
 
 class EncodedImages(Protocol):
@@ -48,6 +49,10 @@ class GroundingModel(nn.Module, ABC):
     """Grey of the canvas around the picture."""
     resize: str = "letterbox"
     """How a picture fits the canvas: ``letterbox`` or ``squash``, see `deixis.geometry.images.Letterbox.fit`."""
+    canvas_note: str = "on a canvas of one size"
+    """What becomes of the canvas, in words."""
+    mask_threshold: float | None = MASK_THRESHOLD
+    """Of the mask's suppressed probability; None: the family has no masks."""
     adapts_canvas: bool = True
     """Whether a small image gets a smaller canvas than the largest."""
     suppression: str = "adaptive"
@@ -58,6 +63,16 @@ class GroundingModel(nn.Module, ABC):
     @abstractmethod
     def encode_image(self, pixels: Tensor, content: Tensor) -> Any:  # noqa: ANN401  each family has its own
         """``pixels`` [B, 3, S, S] RGB 0..1 on the letterboxed canvas; ``content`` [B, 4] the picture's place on it."""
+
+    @abstractmethod
+    def ground(self, scene: Any, token_ids: Tensor, token_valid: Tensor) -> Any:  # noqa: ANN401
+        """``scene`` of P rows and P phrases [P, T] to what the family's branches say of them."""
+
+    def forward(
+        self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor
+    ) -> Any:  # noqa: ANN401
+        """All at once: phrase p is about image ``image_index[p]``."""
+        return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
 
     @abstractmethod
     def answer(self, scene: Any, token_ids: Tensor, token_valid: Tensor) -> Answer:  # noqa: ANN401
@@ -76,9 +91,22 @@ class GroundingModel(nn.Module, ABC):
         """
         return {}
 
+    @property
     @abstractmethod
+    def image_encoder(self) -> nn.Module:
+        """The image encoder, which knows by what pixels are normalised."""
+
     def preprocessing(self) -> dict[str, Any]:
         """What an image goes through before the first layer, and a mask after the last, for a checkpoint's config."""
+        mask = {} if self.mask_threshold is None else {"mask_threshold": self.mask_threshold}
+        return {
+            "resize": f"{self.resize}, bilinear, centred, {self.canvas_note}",
+            "largest_size": self.config.image_size,
+            "fill": self.fill,
+            "mean": list(self.image_encoder.pixel_mean),  # pyright: ignore[reportArgumentType]
+            "std": list(self.image_encoder.pixel_std),  # pyright: ignore[reportArgumentType]
+            **mask,
+        }
 
     @abstractmethod
     def load_pretrained(self, part: str, path: str | Path) -> None:

@@ -139,6 +139,11 @@ def test_vgg16_when_a_file_is_read_then_its_13_convolutions_alone_are_frozen(tmp
     learning = {name.split(".")[0] for name, p in encoder.named_parameters() if id(p) not in frozen}
     assert learning == {"head"}
     assert not [p for p in encoder.head.parameters() if id(p) in frozen]
+    state = {**encoder.body.state_dict(), "features.1.running_mean": torch.zeros(64)}  # as of the batch-norm variant
+    del state["features.17.weight"]
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"VggBody in .*other\.pth.* missing: features.17.weight \(1\); unexpected: f"):
+        encoder.load_pretrained(tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize("side", [4, 10])

@@ -108,11 +108,8 @@ def test_darknet53_when_cfg_is_of_another_network_then_one_sentence_says_both_co
     assert str(YOLOV3_VALUES - (255 - 18) * (1024 + 512 + 256 + 3)) in str(caught.value)
 
 
-def test_darknet53_when_file_holds_the_body_alone_then_the_sentence_names_the_cutoff_that_reads_it(yolov3):
-    cfg, weights = yolov3(BODY_VALUES)
-    with pytest.raises(ValueError, match="cutoff=75"):
-        read_darknet(cfg, weights)
-    assert len(read_darknet(cfg, weights, cutoff=75)) == 52
+def test_darknet53_when_file_holds_the_body_alone_then_its_52_convolutions(yolov3):
+    assert len(read_darknet(*yolov3(BODY_VALUES))) == 52
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis.geometry.images import FILL
 from deixis.models.attention import AlternateAttention, AttentionBlock, PositionEncoding
 from deixis.models.base import Answer, GroundingModel, check_signs, log_odds
 from deixis.models.boxes import box_iou, grid_places, xyxy_around
@@ -26,7 +25,6 @@ from deixis.models.deixis.detector import WIDTH, DetectionHead, Detections, Ghos
 from deixis.models.deixis.proposals import Proposals, Proposer, feature_widths
 from deixis.models.encoders.image import Pyramid, build_image_encoder
 from deixis.models.encoders.text import BertEncoder, build_text_encoder
-from deixis.models.suppression import MASK_THRESHOLD
 from deixis.models.weights.pretrained import load_exactly, read_tensors
 
 AGREES = 0.5
@@ -308,6 +306,7 @@ class DeixisModel(GroundingModel):
     score_weights = (0.5, 0.0, 0.5, 0.0, 0.0)
     mask_stride = 4
     stores_int8 = True
+    canvas_note = "enlarged where the image is smaller"
     adapts_canvas = False
 
     def __init__(self, config: DeixisConfig) -> None:
@@ -384,16 +383,10 @@ class DeixisModel(GroundingModel):
         else:
             self.text.load_vectors(vectors)
 
-    def preprocessing(self) -> dict[str, Any]:
+    @property
+    def image_encoder(self) -> nn.Module:
         """See :class:`GroundingModel`."""
-        return {
-            "resize": "letterbox, bilinear, centred, enlarged where the image is smaller",
-            "largest_size": self.config.image_size,
-            "fill": FILL,
-            "mean": list(self.image.encoder.pixel_mean),
-            "std": list(self.image.encoder.pixel_std),
-            "mask_threshold": MASK_THRESHOLD,
-        }
+        return self.image.encoder
 
     def pretrained_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The image encoder with the detector, and the BERT body."""
@@ -405,12 +398,6 @@ class DeixisModel(GroundingModel):
         """The word tables, and a pretrained encoder's filters of edges and colours."""
         early = self.image.encoder.early_parameters() if image_pretrained else []
         return [*early, *self.text.frozen_parameters()]
-
-    def forward(
-        self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor
-    ) -> Output:
-        """All at once: phrase p speaks of image ``image_index[p]``."""
-        return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
 
 
 MODEL = DeixisModel

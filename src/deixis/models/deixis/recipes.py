@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deixis.recipe import DataOptions, LossOptions, ModelOptions, OptimiserOptions, Recipe, RunOptions
+from deixis.recipe import SCENES_ALONE, DataOptions, LossOptions, ModelOptions, OptimiserOptions, Recipe, RunOptions
 
-SCENES_ALONE = DataOptions(instances_share=0.0, partial_share=0.0, scenes_share=1.0)
-"""Drawn scenes and no files."""
 _PEOPLE_AND_WRITTEN = DataOptions(
     phrased="human.jsonl",
     one_per="image",

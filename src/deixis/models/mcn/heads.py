@@ -71,22 +71,17 @@ class AsppHead(nn.Module):
         return sum(logits[1:], logits[0]).squeeze(1)
 
 
-def anchors_as_fractions(
-    anchors_px: Sequence[tuple[float, float]], anchor_side: float = ANCHOR_SIDE, *, device: torch.device | None = None
-) -> Tensor:
-    """Widths and heights [A, 2] in pixels of a canvas of side ``anchor_side`` as fractions of the canvas, float32."""
-    return torch.tensor(anchors_px, dtype=torch.float32, device=device).reshape(-1, 2) / anchor_side
+def anchors_as_fractions(anchors_px: Sequence[tuple[float, float]], *, device: torch.device | None = None) -> Tensor:
+    """Widths and heights [A, 2] in pixels of a canvas of side `ANCHOR_SIDE` as fractions of the canvas, float32."""
+    return torch.tensor(anchors_px, dtype=torch.float32, device=device).reshape(-1, 2) / ANCHOR_SIDE
 
 
-def decode_boxes(
-    box_logits: Tensor, anchors_px: Sequence[tuple[float, float]], anchor_side: float = ANCHOR_SIDE
-) -> tuple[Tensor, Tensor]:
+def decode_boxes(box_logits: Tensor, anchors_px: Sequence[tuple[float, float]]) -> tuple[Tensor, Tensor]:
     """All candidates: xy = (sigmoid(t_xy) + cell) / g, wh = exp(t_wh) * anchor, confidence = sigmoid. YOLOv3.
 
     Args:
         box_logits: [P, A, 5, g, g]: t_x, t_y, t_w, t_h and the confidence's logit.
-        anchors_px: A pairs (width, height) in pixels of a canvas of side ``anchor_side``.
-        anchor_side: side of the canvas on which the anchors were measured.
+        anchors_px: A pairs (width, height) in pixels of a canvas of side `ANCHOR_SIDE`.
 
     Returns:
         Boxes xyxy [P, A * g * g, 4] as fractions of the canvas, some beyond it, and their confidence
@@ -101,7 +96,7 @@ def decode_boxes(
             f"expected a map [P, {len(anchors_px)}, 5, g, g], one for each anchor, got {list(box_logits.shape)!r}; "
             "give the anchors of the model that made it"
         )
-    anchors = anchors_as_fractions(anchors_px, anchor_side, device=box_logits.device)
+    anchors = anchors_as_fractions(anchors_px, device=box_logits.device)
     logits = box_logits.float()
     return candidate_boxes(logits, anchors).flatten(1, 3), logits[:, :, 4].sigmoid().flatten(1)
 
@@ -115,13 +110,11 @@ def candidate_boxes(logits: Tensor, anchors_norm: Tensor) -> Tensor:
     return xyxy_around(centre, values[..., 2:4].exp() * anchors_norm[:, None, None])
 
 
-def best_box(
-    box_logits: Tensor, anchors_px: Sequence[tuple[float, float]], anchor_side: float = ANCHOR_SIDE
-) -> tuple[Tensor, Tensor]:
+def best_box(box_logits: Tensor, anchors_px: Sequence[tuple[float, float]]) -> tuple[Tensor, Tensor]:
     """The surest of all candidates: its box xyxy [P, 4], cut to the canvas (0..1), and its confidence [P].
 
     Arguments and errors as in `decode_boxes`.
     """
-    boxes, confidence = decode_boxes(box_logits, anchors_px, anchor_side)
+    boxes, confidence = decode_boxes(box_logits, anchors_px)
     surest, best = confidence.max(-1)
     return boxes.gather(1, best[:, None, None].expand(-1, 1, 4)).squeeze(1).clamp(0, 1), surest

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ from deixis.models.mcn.config import McnConfig
 from deixis.models.mcn.garan import Attended, Garan
 from deixis.models.mcn.heads import AsppHead, BoxHead, best_box, linear_conv
 from deixis.models.mcn.text import GruAttentionEncoder
-from deixis.models.suppression import MASK_THRESHOLD
 
 BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
 
@@ -411,16 +410,10 @@ class McnModel(GroundingModel):
         """See :class:`GroundingModel`."""
         self.text.load_vectors(vectors)
 
-    def preprocessing(self) -> dict[str, Any]:
+    @property
+    def image_encoder(self) -> nn.Module:
         """See :class:`GroundingModel`."""
-        return {
-            "resize": "letterbox, bilinear, centred, on a canvas of one size",
-            "largest_size": self.config.image_size,
-            "fill": self.config.fill,
-            "mean": list(self.encoder.pixel_mean),
-            "std": list(self.encoder.pixel_std),
-            "mask_threshold": MASK_THRESHOLD,
-        }
+        return self.encoder
 
     def pretrained_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The image encoder. The word vectors are a table, not a network."""
@@ -429,12 +422,6 @@ class McnModel(GroundingModel):
     def frozen_parameters(self, *, image_pretrained: bool) -> list[nn.Parameter]:
         """The word vectors, and a pretrained encoder but for its last two convolutions."""
         return [*(self.encoder.frozen_parameters() if image_pretrained else []), *self.text.frozen_parameters()]
-
-    def forward(
-        self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor
-    ) -> McnOutput:
-        """All at once: phrase p speaks of image ``image_index[p]``."""
-        return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
 
 
 MODEL = McnModel

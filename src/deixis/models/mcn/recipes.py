@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from deixis.recipe import DataOptions, LossOptions, ModelOptions, OptimiserOptions, Recipe, RunOptions
+from dataclasses import replace
+
+from deixis.recipe import SCENES_ALONE, DataOptions, LossOptions, ModelOptions, OptimiserOptions, Recipe, RunOptions
 
 
 def mcn() -> Recipe:
@@ -32,15 +34,7 @@ def mcn() -> Recipe:
 def mcn_scenes() -> Recipe:
     """MCN small enough for a CPU, on drawn scenes: half an hour on two cores."""
     return Recipe(
-        data=DataOptions(
-            instances_share=0.0,
-            partial_share=0.0,
-            scenes_share=1.0,
-            absent=0.0,
-            images=8,
-            phrases=8,
-            image_sizes=(256,),
-        ),
+        data=replace(SCENES_ALONE, absent=0.0, images=8, phrases=8, image_sizes=(256,)),
         model=ModelOptions(
             preset="mcn-tiny",
             fields={

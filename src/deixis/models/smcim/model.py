@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -227,6 +227,7 @@ class SmcimModel(GroundingModel):
     score_weights = (1.0, 0.0)  # the share of attention inside the box, the agreement
     mask_stride = STRIDE
     adapts_canvas = False  # one size, as in the paper
+    mask_threshold = None
 
     def __init__(self, config: SmcimConfig) -> None:
         super().__init__()
@@ -303,16 +304,10 @@ class SmcimModel(GroundingModel):
         """See :class:`GroundingModel`; those of the interaction."""
         self.interaction.checkpointing = True
 
-    def preprocessing(self) -> dict[str, Any]:
+    @property
+    def image_encoder(self) -> nn.Module:
         """See :class:`GroundingModel`."""
-        squash = self.config.resize == "squash"
-        return {
-            "resize": f"{'squash' if squash else 'letterbox'}, bilinear, centred, on a canvas of one size",
-            "largest_size": self.config.image_size,
-            "fill": self.config.fill,
-            "mean": list(self.encoder.pixel_mean),
-            "std": list(self.encoder.pixel_std),
-        }
+        return self.encoder
 
     def pretrained_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Both encoders."""
@@ -321,12 +316,6 @@ class SmcimModel(GroundingModel):
     def frozen_parameters(self, *, image_pretrained: bool) -> list[nn.Parameter]:
         """Early filters and batch-norm of a pretrained image encoder; the paper trains all of the text encoder."""
         return self.encoder.frozen_parameters() if image_pretrained else []
-
-    def forward(
-        self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor
-    ) -> SmcimOutput:
-        """All at once: phrase p speaks of image ``image_index[p]``."""
-        return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
 
 
 MODEL = SmcimModel

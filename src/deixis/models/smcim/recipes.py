@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from deixis.recipe import DataOptions, LossOptions, ModelOptions, OptimiserOptions, Recipe, RunOptions
+from dataclasses import replace
+
+from deixis.recipe import SCENES_ALONE, DataOptions, LossOptions, ModelOptions, OptimiserOptions, Recipe, RunOptions
 
 
 def smcim() -> Recipe:
@@ -50,15 +52,7 @@ def smcim_finetune() -> Recipe:
 def smcim_scenes() -> Recipe:
     """SMCIM small enough for a CPU, on drawn scenes: half an hour on two cores."""
     return Recipe(
-        data=DataOptions(
-            instances_share=0.0,
-            partial_share=0.0,
-            scenes_share=1.0,
-            absent=0.0,
-            images=8,
-            phrases=6,
-            image_sizes=(192,),
-        ),
+        data=replace(SCENES_ALONE, absent=0.0, images=8, phrases=6, image_sizes=(192,)),
         model=ModelOptions(
             preset="smcim-tiny",
             fields={"image_size": 192, "group_dim": 64},

@@ -53,33 +53,29 @@ def read_darknet_folder(folder: str | Path) -> list[DarknetConv]:
                 f"expected one {kind} file in {str(folder)!r}, got {[one.name for one in files]!r}; leave one there"
             )
         found.append(files[0])
-    return read_darknet(found[0], found[1], may_end_early=True)
+    return read_darknet(found[0], found[1])
 
 
-def read_darknet(
-    cfg: str | Path, weights: str | Path, *, cutoff: int | None = None, may_end_early: bool = False
-) -> list[DarknetConv]:
-    """All convolutions of a Darknet network in file order, memory-mapped.
+def read_darknet(cfg: str | Path, weights: str | Path) -> list[DarknetConv]:
+    """The convolutions of a Darknet network in file order, memory-mapped: all, or those up to the file's end.
 
     The file holds a header (three int32, and images seen as int64, as int32 before version 0.2), then of every
     convolution the bias, the batch-norm's scale, mean and variance where it has one, and the weight, all float32.
 
     Args:
         cfg: the network's ``.cfg`` file.
-        weights: the ``.weights`` file.
-        cutoff: read only the layers before this index (a file that holds a body alone, such as darknet53.conv.74,
-            whose cutoff is 75).
-        may_end_early: take a file that ends with some convolution as one of those up to there, however many.
+        weights: the ``.weights`` file; one that holds a body alone, such as darknet53.conv.74, ends with one of the
+            network's convolutions.
 
     Raises:
         FileNotFoundError: one of the files is not there.
         ValueError: the ``.cfg`` is none, or the ``.weights`` file is shorter or longer than the network needs or holds
             values that are not finite.
     """
-    shapes = [s for s in convolution_shapes(cfg) if cutoff is None or s.layer < cutoff]
+    shapes = convolution_shapes(cfg)
     values = _darknet_values(weights)
     ends = list(accumulate(shape.values for shape in shapes))
-    if may_end_early and len(values) in ends:
+    if len(values) in ends:
         shapes = shapes[: ends.index(len(values)) + 1]
     if len(values) != sum(shape.values for shape in shapes):
         raise ValueError(_wrong_length(shapes, len(values), cfg, weights))
@@ -133,8 +129,6 @@ def _wrong_length(shapes: Sequence[ConvShape], have: int, cfg: str | Path, weigh
         return f"{text}{have - needed} more than its {len(shapes)} convolutions take; use the matching pair of files"
     first = next(i for i, end in enumerate(ends) if end > have)
     text += f"{needed - have} too few: convolution {first} (layer {shapes[first].layer}) and those after it are missing"
-    if first and ends[first - 1] == have:
-        return f"{text}; where that is meant, read the body alone with cutoff={shapes[first].layer}"
     return f"{text}; use the matching pair of files"
 
 

@@ -24,32 +24,18 @@ if TYPE_CHECKING:
 Pretrained = TypeVar("Pretrained", bound="PreTrainedModel")
 
 
-_VGG16 = {
-    0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256),
-    17: (512, 256), 19: (512, 512), 21: (512, 512), 24: (512, 512), 26: (512, 512), 28: (512, 512),
-}  # fmt: skip
-"""torchvision's ``features.N`` that are convolutions of VGG-16 without batch-norm: (out, in), kernels 3 x 3."""
-
-
 def read_torchvision_vgg16(path: str | Path) -> dict[str, Tensor]:
-    """The 13 convolutions of a torchvision-named VGG-16 state dict, in order; the classifier is left out.
+    """The ``features.N`` of a torchvision-named VGG-16 state dict as float32; the classifier is left out.
 
     Args:
         path: a ``.safetensors`` file, else what ``torch.save(model.state_dict())`` wrote (``.pth``).
 
-    Returns:
-        ``features.N.weight`` [out, in, 3, 3] and ``features.N.bias`` [out], float32.
-
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds no tensors, or other ones; the sentence lists what is missing.
+        ValueError: the file holds no tensors, or values that are not finite floats.
     """
-    state = {k: v for k, v in read_tensors(Path(path)).items() if not k.startswith("classifier.")}
-    wanted: dict[str, tuple[int, ...]] = {}
-    for index, (out, channels) in _VGG16.items():
-        wanted |= {f"features.{index}.weight": (out, channels, 3, 3), f"features.{index}.bias": (out,)}
-    _check_names(wanted, state, f"the convolutions of torchvision's VGG-16 in {str(path)!r}")
-    return {name: _checked(name, state[name], Path(path)) for name in wanted}
+    state = read_tensors(Path(path))
+    return {name: _checked(name, v, Path(path)) for name, v in state.items() if not name.startswith("classifier.")}
 
 
 _RESNET_MARKS = ("layer1.0.conv1.weight", "embedder.embedder.convolution.weight")
@@ -281,12 +267,6 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
         ValueError: one sentence that lists what is missing, unexpected or of another shape.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    _check_names(wanted, state, f"the weights of {type(module).__name__} in {source!r}")
-    module.load_state_dict(state)
-
-
-def _check_names(wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], what: str) -> None:
-    """Raise one ValueError unless ``state`` has the wanted names and shapes and no others."""
     missing = [name for name in wanted if name not in state]
     unexpected = [name for name in state if name not in wanted]
     shapes = [
@@ -294,7 +274,9 @@ def _check_names(wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tens
         for name, shape in wanted.items()
         if name in state and tuple(state[name].shape) != shape
     ]
+    what = f"the weights of {type(module).__name__} in {source!r}"
     _complain(what, missing=missing, unexpected=unexpected, other_shape=shapes)
+    module.load_state_dict(state)
 
 
 def _complain(what: str, **names: Sequence[str]) -> None:
