@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis.models.attention import AlternateAttention, AttentionBlock, PositionEncoding
+from deixis.models.attention import AlternateAttention, AttentionBlock, PositionEncoding, attend_in_groups
 from deixis.models.base import Answer, GroundingModel, check_signs, log_odds
 from deixis.models.boxes import box_iou, grid_places, xyxy_around
 from deixis.models.deixis.config import DeixisConfig
@@ -195,16 +195,11 @@ class Fusion(nn.Module):
 
     def forward(self, image: EncodedImage, words: list[Tensor], token_valid: Tensor) -> tuple[Tensor, Tensor]:
         """``image`` of P rows and three grains [P, T, D] to visual [P, Q, M] and textual [P, T, M]."""
-        visuals, textuals = [], []
-        for visual, textual_in, layers, grain in zip(
-            image.tokens.chunk(3, -1), self.textual_in, self.groups, words, strict=True
-        ):
-            textual = textual_in(grain)
-            for layer in layers:  # pyright: ignore[reportGeneralTypeIssues]
-                visual, textual = layer(visual, textual, image.valid, token_valid)
-            visuals.append(visual)
-            textuals.append(textual)
-        visual, textual = torch.cat(visuals, -1) + image.where, torch.cat(textuals, -1)
+        visual, textual = attend_in_groups(
+            lambda layer, visual, textual: layer(visual, textual, image.valid, token_valid),
+            self.groups, self.textual_in, image.tokens.chunk(3, -1), words,
+        )  # fmt: skip
+        visual = visual + image.where
         for modulate, layer, compare in zip(self.modulate, self.merge, self.compare, strict=True):
             gain, shift = modulate(masked_mean(textual, token_valid)).chunk(2, -1)  # the product of MCN Eq. 1
             visual = visual * (1 + gain) + shift

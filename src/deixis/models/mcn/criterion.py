@@ -188,11 +188,16 @@ def consistency_literal(
     """MCN Eq. 9 as printed [P], but averaged over the N_a x N_b pairs where the paper adds them up.
 
     Here the log stands inside the sum. The energies' part is then the cross-entropy of the two maps from the uniform
-    one: least, log N_a + log N_b, where both maps are uniform. So this form blurs the maps.
-    Energies are [P, N_a] and [P, N_b], features [P, N_a, D] and [P, N_b, D]; an energy of -inf gives an infinite
-    loss. Every phrase's table of pairs is made
-    alone, and once more for the gradient, so that no more than one is ever held: two maps of 52 x 52 have 7.3 million
-    pairs, and a batch of 35 phrases would hold gigabytes of them.
+    one: least, log N_a + log N_b, where both maps are uniform. So this form blurs the maps. Each phrase's table of
+    pairs is computed alone, and again for the gradient, so that at most one is held: two maps of 52 x 52 have 7.3
+    million pairs, and a batch of 35 phrases would hold gigabytes of them.
+
+    Args:
+        energy_a: attention logits [P, N_a] of one branch; -inf gives an infinite loss.
+        features_a: its features [P, N_a, D].
+        energy_b: attention logits [P, N_b] of the other branch.
+        features_b: its features [P, N_b, D].
+        eps: bounds the correlations away from 0 and 1, and the lengths by which features are divided from below.
     """
     energies = energy_a.float().log_softmax(-1).mean(-1) + energy_b.float().log_softmax(-1).mean(-1)
     rows = zip(features_a.split(1), features_b.split(1), strict=True)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from deixis.models.attention import attend_in_groups
 from deixis.models.base import Answer, GroundingModel, log_odds
 from deixis.models.boxes import cells_inside, xyxy_from_cxcywh
 from deixis.models.encoders.darknet import ThreeScales
@@ -174,22 +175,19 @@ class MultiGrainedAttention(nn.Module):
         self, scene: SmcimScene, words: list[Tensor], token_valid: Tensor, position: Position
     ) -> tuple[Tensor, LastStep]:
         """``scene`` of P rows and the grains [P, T, text_dim] to [CLS] of F_l^3 [P, C_1] and its last step."""
-        visuals, textuals = [], []
-        place = position.of_attention(scene.features[0])
-        for visual, grain, textual_in, layers in zip(scene.features, words, self.textual_in, self.groups, strict=True):
-            textual = textual_in(grain)
-            for layer in cast(Iterable[InteractionLayer], layers):
-                visual, textual = self._run(layer, visual, textual, scene.valid, token_valid, place)
-            visuals.append(visual)
-            textuals.append(textual)
-        visual, textual = self.visual_merge(torch.cat(visuals, -1)), self.textual_merge(torch.cat(textuals, -1))
+        own_place = position.of_attention(scene.features[0])
+        visual, textual = attend_in_groups(
+            lambda layer, visual, textual: self._run(layer, visual, textual, scene.valid, token_valid, own_place),
+            self.groups, self.textual_in, scene.features, words,
+        )  # fmt: skip
+        visual, textual = self.visual_merge(visual), self.textual_merge(textual)
         place, before = position.of_attention(visual), (visual, textual)
         for layer in cast(Iterable[InteractionLayer], self.merge):
             before = visual, textual
             visual, textual = self._run(layer, visual, textual, scene.valid, token_valid, place)
         return textual[:, 0], LastStep(*before, visual, scene.valid, token_valid, place)
 
-    def _run(self, layer: InteractionLayer, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(self, layer: nn.Module, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         """The layer; with ``checkpointing``, in training, what it computes is computed again on the way back."""
         if self.checkpointing and self.training:
             return cast(tuple[Tensor, Tensor], checkpoint(layer, *inputs, use_reentrant=False))
