@@ -7,6 +7,7 @@ names of the fields (``--lr``, ``"instances"``); `Recipe.flat` and `Recipe.repla
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -412,6 +413,10 @@ class Recipe:
         """All fields by their flat names, as plain values for JSON."""
         parts = {part: asdict(getattr(self, part)) for part in _PARTS}
         return {name: parts[part][inner] for name, (part, inner) in _PLACES.items()}
+
+    def to_json(self) -> str:
+        """The text of ``recipe.json``."""
+        return json.dumps(self.flat(), indent=1)
 
     def replaced(self, **values: Any) -> Recipe:  # noqa: ANN401  fields have several types
         """The recipe with fields, given by their flat names, replaced.

@@ -59,7 +59,7 @@ def train(
     else:
         chosen, values = _choose(str(name), context.args)
     if show:
-        typer.echo(json.dumps(chosen.flat(), indent=1))
+        typer.echo(chosen.to_json())
     elif find_batch:
         _find_batch(chosen, memory_gb)
     elif memory_gb is not None:

@@ -203,7 +203,7 @@ def finetune(
         group.check_same(trainer.step)
         if group.is_first:
             clear_leftovers(folder)
-            write_whole(folder / "recipe.json", json.dumps(recipe.flat(), indent=1))
+            write_whole(folder / "recipe.json", recipe.to_json())
             for line in notes(recipe, trainer.criterion, autocast=trainer.autocast):
                 tell(line)
         looks = _looks(recipe, folder, measure, start)
@@ -240,7 +240,7 @@ def _settled_before(recipe: Recipe, folder: Path) -> Recipe | None:
     if settled is None:
         return None
     asked = {name: recipe.get(name) for name in _SETTLED}
-    return settled if settled.replaced(**asked) == recipe else None
+    return settled if settled.replaced(**asked).to_json() == recipe.to_json() else None
 
 
 def _looks(recipe: Recipe, folder: Path, measure: Measure, start: Checkpoint) -> Looks:

@@ -277,7 +277,8 @@ def run(
     """
     folder = Path(folder)
     with process_group() as group:
-        resume = resume or (group.by_torchrun and recipe_of_run(folder) == recipe)
+        before = recipe_of_run(folder) if group.by_torchrun else None
+        resume = resume or (before is not None and before.to_json() == recipe.to_json())
         check_run_folder(folder, resume)
         source = start_data(recipe)
         trainer = Trainer(in_steps(recipe, source), source.samples if isinstance(source, Epochs) else (), group)
@@ -288,7 +289,7 @@ def run(
         if group.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             clear_leftovers(folder)
-            write_whole(folder / "recipe.json", json.dumps(recipe.flat(), indent=1))
+            write_whole(folder / "recipe.json", recipe.to_json())
             for line in [*notes(recipe, trainer.criterion, autocast=trainer.autocast), *left_out(source)]:
                 tell(line)
         with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
