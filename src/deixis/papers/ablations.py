@@ -6,12 +6,12 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from deixis.config import config_to_dict, preset
+from deixis.config import config_from_dict, config_to_dict, preset
 from deixis.evaluate.evaluate import evaluate_command_result
 from deixis.papers.experiments import IE, REC, RES, Experiment, Row
 from deixis.recipe import Recipe
@@ -85,7 +85,7 @@ def folder_of(plan: Plan, row: Row, seed: int) -> Path:
     sizes = config_to_dict(
         preset(made.model.preset, **made.model.fields)
     )  # a field named with its default changes nothing
-    ordinary_sizes = asdict(type(preset(made.model.preset))())
+    ordinary_sizes = config_to_dict(config_from_dict({"family": sizes["family"]}))
     told["model_fields"] = {name: value for name, value in sizes.items() if value != ordinary_sizes[name]}
     key = json.dumps(told, sort_keys=True)
     return plan.out / f"{made.model.preset}-{hashlib.sha256(key.encode()).hexdigest()[:10]}-seed{seed}"

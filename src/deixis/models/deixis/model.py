@@ -320,18 +320,18 @@ class DeixisModel(GroundingModel):
         """``pixels`` [B, 3, S, S] RGB 0..1 on the letterboxed canvas; ``content`` [B, 4] fractions of it."""
         return self.image(pixels, content)
 
-    def ground(self, image: EncodedImage, token_ids: Tensor, token_valid: Tensor) -> Output:
-        """``image`` of P rows (see :meth:`EncodedImage.pick`) and P phrases [P, T]."""
+    def ground(self, scene: EncodedImage, token_ids: Tensor, token_valid: Tensor) -> Output:
+        """``scene`` of P rows (see :meth:`EncodedImage.pick`) and P phrases [P, T]."""
         words = self.text(token_ids, token_valid)
-        visual, textual = self.fusion(image, words, token_valid)
-        logits, boxes = self.box(visual, image)
+        visual, textual = self.fusion(scene, words, token_valid)
+        logits, boxes = self.box(visual, scene)
         chosen = (logits.softmax(-1)[..., None].to(visual.dtype) * visual).sum(1)
         highest = logits.amax(-1, keepdim=True).to(visual.dtype)
         return Output(
             choice_logits=logits,
             boxes=boxes,
-            proposals=image.proposals,
-            scores=image.scores,
+            proposals=scene.proposals,
+            scores=scene.scores,
             exists_logit=self.exists(torch.cat([textual[:, 0], chosen, highest / 8], -1)).squeeze(-1).float(),
             tokens=visual,
         )

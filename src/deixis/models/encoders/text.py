@@ -62,7 +62,7 @@ class BertEncoder(nn.Module):
 
     def frozen_parameters(self) -> list[nn.Parameter]:
         """The table of word vectors, fixed in training so that words never seen keep their meaning; nothing else."""
-        return [self.bert.embeddings.word_embeddings.weight]
+        return [*self.bert.embeddings.word_embeddings.parameters()]
 
 
 class GloveGruEncoder(nn.Module):
