@@ -10,7 +10,6 @@ import argparse
 import resource
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,8 +81,7 @@ def main():
         parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        made = replace(
-            recipe("smcim", images=options.batch),
+        made = recipe("smcim", images=options.batch).replaced(
             start=start(Path(folder), options),
             image_sizes=(options.size,),
             accumulate=options.accumulate,

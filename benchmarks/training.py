@@ -33,7 +33,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from deixis.cli.train import parse_fields
-from deixis.config import has_word_pieces, preset
+from deixis.config import preset
 from deixis.data import open_dataset
 from deixis.data.augment.pipelines import PIPELINES
 from deixis.data.epochs import Epochs
@@ -77,7 +77,7 @@ def write_data(folder, size):
 def write_model(folder, name, size):
     """A checkpoint of the preset with random weights, for both to start from."""
     config = preset(name, image_size=size)
-    if has_word_pieces(config):
+    if config.has_word_pieces:
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(set(PHRASE.split()))]
         pieces = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
         pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -111,20 +111,20 @@ class Plain:
     files = "samples.jsonl"
 
     def __init__(self, made, source, group):
-        made = replace(made, precision="float32", channels_last=False, compile=False, checkpointing=False, workers=0)
-        held = Trainer(replace(made, accumulate=1), source.samples, group)
-        self.model, self.objective = held.model, held.objective
+        made = made.replaced(precision="float32", channels_last=False, compile=False, checkpointing=False, workers=0)
+        held = Trainer(made.replaced(accumulate=1), source.samples, group)
+        self.model, self.criterion = held.model, held.criterion
         self.batches = batches(source, made, 0, canvas_rules(self.model, made))
         self.model.encoder.register_forward_pre_hook(lambda _, given: tuple(one.contiguous() for one in given))
         attention._attend = F.scaled_dot_product_attention
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        kind = torch.optim.AdamW if made.optimiser == "adamw" else torch.optim.Adam
-        self.optimiser = kind([*trained, *self.objective.helper.parameters()], lr=made.lr)
+        kind = torch.optim.AdamW if made.optimiser.kind == "adamw" else torch.optim.Adam
+        self.optimiser = kind([*trained, *self.criterion.helper.parameters()], lr=made.optimiser.lr)
         self.model.train()
 
     def step(self, batch):
         self.optimiser.zero_grad()
-        loss = self.objective.total(self.objective.losses(batch))
+        loss = self.criterion.total(self.criterion(batch))
         loss.backward()
         self.optimiser.step()
         loss.item()
@@ -135,7 +135,9 @@ def serve(kind, made, folder, threads, pipe):
     os.setpgrp()  # so that its loader is stopped together with it
     torch.set_num_threads(threads)
     samples = open_dataset(folder / kind.files)
-    source = Epochs(samples, [[one] for one in range(len(samples))], PIPELINES[made.augment] if made.augment else None)
+    source = Epochs(
+        samples, [[one] for one in range(len(samples))], PIPELINES[made.data.augment] if made.data.augment else None
+    )
     with process_group() as group:
         on_gpu = group.device.type == "cuda"
         side = kind(made, source, group)
@@ -196,14 +198,14 @@ def compare(name, options, words):
         RECIPES[name],
         **{"images": options.batch, "precision": "bfloat16", "workers": 1, "ema": 0.998, **parse_fields(words, base)},
     )
-    size = options.size or made.image_sizes[0]
+    size = options.size or made.data.image_sizes[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_data(folder, size)
         write_model(folder, name, size)
         # the data is opened by hand, so the recipe counts no epochs
-        made = replace(made, start=str(folder / "start"), model=name, image_sizes=(size,), epochs=0, milestones=())
-        made = replace(made, steps=10 * options.steps)
+        made = made.replaced(start=str(folder / "start"), model=name, image_sizes=(size,), epochs=0, milestones=())
+        made = made.replaced(steps=10 * options.steps)
         sides = [Side(kind, made, folder, options.threads) for kind in (Deixis, Plain)]
         for _ in range(options.steps):
             for side in sides:
@@ -212,11 +214,11 @@ def compare(name, options, words):
             side.end()
     (fast, lean, waiting), (slow, fat, _) = (side.measured() for side in sides)
     print(
-        f"{name:15}{size:5}{made.images:7}{fast:10.3f}{slow:10.3f}{fast / slow:8.2f}{lean:10.2f}{fat:10.2f}"
+        f"{name:15}{size:5}{made.data.images:7}{fast:10.3f}{slow:10.3f}{fast / slow:8.2f}{lean:10.2f}{fat:10.2f}"
         f"{lean / fat:8.2f}{100 * waiting:10.1f} %",
         flush=True,
     )
-    return {"preset": name, "size": size, "batch": made.images, "deixis": sides[0].rows, "plain": sides[1].rows}
+    return {"preset": name, "size": size, "batch": made.data.images, "deixis": sides[0].rows, "plain": sides[1].rows}
 
 
 def main():

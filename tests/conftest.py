@@ -118,7 +118,7 @@ def small_mcn_encoder(monkeypatch):
         channels = (6, 8, 10)
         pixel_mean = (0.0, 0.0, 0.0)
         pixel_std = (1.0, 1.0, 1.0)
-        loaded: tuple[str, object] | None = None
+        loaded: str | None = None
 
         def __init__(self):
             super().__init__()
@@ -133,14 +133,8 @@ def small_mcn_encoder(monkeypatch):
         def frozen_parameters(self):
             return [*self.stem.parameters(), *self.down[0].parameters()]
 
-        def load_darknet(self, convs):
-            self.loaded = ("darknet", convs)
-
-        def load_torchvision(self, state, source):
-            self.loaded = (source, state)
-
-        def load_state(self, path):
-            self.loaded = (str(path), None)
+        def load_pretrained(self, path):
+            self.loaded = str(path)
 
     monkeypatch.setattr("deixis.models.mcn.model.build_mcn_encoder", lambda name: SmallMcnEncoder())
     return SmallMcnEncoder
@@ -151,8 +145,9 @@ def make_mcn(small_mcn_encoder, small_mcn_fields, words):
     """Makes a very small model of the mcn family in eval mode, and the tokenizer of its words."""
     import torch
 
-    from deixis.config import JOINT_STRUCTURES, preset
+    from deixis.config import preset
     from deixis.language.tokenizers import WordTokenizer
+    from deixis.models.mcn.config import JOINT_STRUCTURES
     from deixis.models.mcn.model import McnModel
 
     def make(structure="mcn", **values):
@@ -177,3 +172,27 @@ def make_mcn_checkpoint(make_mcn, tmp_path):
         return tmp_path / "mcn-checkpoints" / structure
 
     return make
+
+
+@pytest.fixture
+def small_recipe(small_image_encoder, small_fields, bert_folder):
+    """Six steps of a very small model whose BERT has dropout, on drawn scenes."""
+    from deixis.train.recipes import recipe
+
+    return recipe(
+        "debug", model="deixis-tiny", model_fields=small_fields, text_weights=str(bert_folder),
+        steps=6, save_every=2, images=1, phrases=2, lr=1e-3,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def small_mcn_recipe(small_mcn_encoder, small_mcn_fields, monkeypatch):
+    """The same of the mcn family, from scratch; gathering its words from drawn scenes would take seconds."""
+    words = ["the", "left", "right", "top", "bottom", "red", "green", "blue", "circle", "square", "star", "of", "and"]
+    monkeypatch.setattr("deixis.train.setup.training_phrases", lambda made: words)
+    from deixis.train.recipes import recipe
+
+    return recipe(
+        "debug", model="mcn-tiny", model_fields={**small_mcn_fields, "vocab_size": 40},
+        steps=6, save_every=2, images=2, phrases=2, lr=1e-3,
+    )  # fmt: skip

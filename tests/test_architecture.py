@@ -18,6 +18,7 @@ MAX_BODY_LINES = 40
 
 MAY_IMPORT = {
     "config": set(),
+    "recipe": {"config"},
     "structures": set(),
     "files": set(),
     "progress": set(),
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "geometry": {"config", "structures"},
     "language": {"config", "structures", "geometry"},
     "data": {"config", "structures", "files", "progress", "geometry", "language"},
-    "models": {"config", "structures", "files", "geometry", "language"},
+    "models": {"config", "recipe", "structures", "files", "geometry", "language"},
     "drawing": {"config", "structures", "geometry", "progress", "verdict"},
     "charts": set(),
     "text_tables": set(),
@@ -45,7 +46,14 @@ MAY_IMPORT["__init__"] = GROUND_FLOOR | {"hub", "grounder"}
 
 def part_of(path: Path) -> str:
     """``geometry`` for geometry/boxes.py, ``hub`` for hub.py."""
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return part_named(list(path.relative_to(SOURCE).with_suffix("").parts))
+
+
+def part_named(module: list[str]) -> str:
+    """The first name; a family's config and recipes stand on the ground floor beside config.py and recipe.py."""
+    if module[0] == "models" and {"config", "recipes"} & set(module):
+        return "config" if "config" in module else "recipe"
+    return module[0]
 
 
 def name_of(path: Path) -> str:
@@ -65,7 +73,7 @@ def imported_parts(path: Path) -> Iterator[str]:
         for name in names:
             package, _, rest = name.partition(".")
             if package == "deixis":
-                part = rest.partition(".")[0]
+                part = part_named(rest.split("."))
                 yield part if part in MAY_IMPORT else "__init__"
 
 
@@ -100,7 +108,7 @@ def test_import_deixis_when_done_then_torch_and_pillow_are_not_loaded():
 
 def test_ground_floor_when_imported_then_torch_is_not_loaded():
     without_torch = (
-        "config", "structures", "files", "progress", "verdict", "geometry", "language", "drawing", "charts",
+        "config", "recipe", "structures", "files", "progress", "verdict", "geometry", "language", "drawing", "charts",
         "text_tables", "cli", "data", "tools",
     )  # fmt: skip
     modules = [

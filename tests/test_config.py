@@ -3,19 +3,10 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from deixis.config import (
-    FAMILIES,
-    JOINT_STRUCTURES,
-    PRESETS,
-    STRUCTURES,
-    DeixisConfig,
-    McnConfig,
-    SmcimConfig,
-    config_from_dict,
-    config_to_dict,
-    has_word_pieces,
-    preset,
-)
+from deixis.config import FAMILIES, PRESETS, config_from_dict, config_to_dict, preset
+from deixis.models.deixis.config import DeixisConfig
+from deixis.models.mcn.config import JOINT_STRUCTURES, STRUCTURES, McnConfig
+from deixis.models.smcim.config import SmcimConfig
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -124,7 +115,7 @@ def test_config_from_dict_when_family_is_told_then_its_dataclass_with_its_defaul
 
 
 def test_has_word_pieces_when_asked_then_with_bert_alone():
-    assert {name for name, config in PRESETS.items() if has_word_pieces(config)} == {
+    assert {name for name, config in PRESETS.items() if config.has_word_pieces} == {
         "deixis-tiny", "deixis-tiny-lite0", "smcim-r50", "smcim-r101", "smcim-tiny",
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from deixis.cli import app
 from deixis.cli.train import read_recipe
-from deixis.config import PRESETS, has_word_pieces, preset
+from deixis.config import PRESETS, preset
 from deixis.data import default_split, parse_dataset_spec
 from deixis.hub import load_checkpoint, save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
@@ -79,7 +79,7 @@ def test_table_when_read_then_every_recipe_and_family_is_in_it():
     told = [shlex.split(command)[2] for command in table_commands()]
     assert set(told) == set(list_recipes())
     models = {one for command in table_commands() for one in re.findall(r"--model (\S+)", command)}
-    assert models - {"runs/mcn-scenes/checkpoint"} | {recipe(one).model for one in told} == set(PRESETS)
+    assert models - {"runs/mcn-scenes/checkpoint"} | {recipe(one).model.preset for one in told} == set(PRESETS)
 
 
 @pytest.mark.parametrize("command", table_commands())
@@ -88,14 +88,16 @@ def test_table_when_a_command_is_shown_then_its_recipe_can_be_made_and_its_data_
     assert done.exit_code == 0, done.output
     (tmp_path / "recipe.json").write_text(done.stdout)
     made = read_recipe(tmp_path)
-    if not made.start:
-        config = preset(made.model, **made.model_fields)
-        assert made.text_weights or made.rehearsal or not has_word_pieces(config), "a BERT folder must be named"
-    if made.phrased:
-        name, split = parse_dataset_spec(made.phrased)
+    if not made.model.start:
+        config = preset(made.model.preset, **made.model.fields)
+        assert made.model.text_weights or made.data.rehearsal or not config.has_word_pieces, (
+            "a BERT folder must be named"
+        )
+    if made.data.phrased:
+        name, split = parse_dataset_spec(made.data.phrased)
         is_own = name in ("my.jsonl", "human.jsonl")
         assert is_own or (default_split(name) and split == "train")
-        assert bool(made.root) != is_own
+        assert bool(made.data.root) != is_own
 
 
 def test_batches_when_read_then_the_option_is_there():

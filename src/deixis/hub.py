@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deixis.config import config_from_dict, config_to_dict, has_word_pieces
+from deixis.config import config_from_dict, config_to_dict
 from deixis.files import atomic_files
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
@@ -82,7 +82,7 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
         raise ValueError(
             f"expected a Deixis config.json in {str(folder)!r}, got {error!r}; fetch the checkpoint again"
         ) from error
-    if has_word_pieces(config):
+    if config.has_word_pieces:
         tokenizer: PhraseTokenizer = WordPieceTokenizer(folder / "tokenizer.json", max_tokens=config.max_tokens)
     else:
         tokenizer = WordTokenizer.read(folder / "vocab.txt", max_tokens=config.max_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,3 +72,35 @@ def check_box(box: BoxXyxy) -> None:
     """Raise ValueError unless ``box`` is four finite numbers with x1 < x2 and y1 < y2."""
     if len(box) != 4 or not all(math.isfinite(v) for v in box) or box[2] <= box[0] or box[3] <= box[1]:
         raise ValueError(f"expected a box (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {box!r}; correct or drop it")
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Arrays of one training step. Letters: B images, P phrases, S canvas side, K and I annotated instances."""
+
+    pixels: NDArray[np.uint8]  # [B, S, S, 3]
+    content: NDArray[np.float32]  # [B, 4] the picture's xyxy as fractions of the canvas
+    phrases: list[str]
+    image_index: NDArray[np.int64]  # [P]
+    boxes: NDArray[np.float32]  # [P, 4] xyxy as fractions of the canvas
+    masks: NDArray[np.float32]  # [P, S/stride, S/stride], 0..1
+    has_mask: NDArray[np.bool_]  # [P]
+    present: NDArray[np.bool_]  # [P], False: the phrase means nothing in its image
+    thing_index: NDArray[np.int64]  # [K] the image of each thing whose kind, colour or texture is known
+    thing_cells: NDArray[np.float32]  # [K, S/16 * S/16] each cell's share of the thing, sums to 1
+    thing_labels: NDArray[np.int64]  # [K, groups] see `deixis.data.attributes.word_labels`
+    boxed_index: NDArray[np.int64]  # [I] the image of each annotated thing, spoken of or not
+    boxed_boxes: NDArray[np.float32]  # [I, 4] xyxy as fractions of the canvas
+    boxed_labels: NDArray[np.int64]  # [I, groups] see `deixis.data.attributes.word_labels`
+    complete: NDArray[np.bool_]  # [B] whether all things of the picture are annotated
+    seen: dict[str, NDArray[Any]] | None = None
+    """What the image side made of the pixels, by the names of the ``deixis`` family's `Proposals`, if known."""
+
+    @property
+    def thing_counts(self) -> NDArray[np.int64]:
+        """int64 [B]: what each image counts for in a detector's loss, its annotated instances.
+
+        An image without any counts as one if it is known that there are none.
+        """
+        counts = np.bincount(self.boxed_index, minlength=len(self.pixels))
+        return np.maximum(counts, self.complete)

@@ -707,7 +707,7 @@ def test_parse_fields_when_given_then_types_follow_the_recipe():
     assert values["image_sizes"] == (64, 96)
     assert values["compile"] is True
     assert values["precision"] == "bfloat16"
-    assert values["model_fields"] == {**recipe("debug").model_fields, "context_dim": 64}
+    assert values["model_fields"] == {**recipe("debug").model.fields, "context_dim": 64}
 
 
 @pytest.mark.parametrize("words", [["--bfloat16=true"], ["--bfloat16", "false"]])
@@ -719,7 +719,7 @@ def test_train_when_bfloat16_is_named_then_refused_and_precision_told(words):
 
 @pytest.mark.parametrize(("said", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_read_recipe_when_of_an_older_run_then_bfloat16_is_its_precision(tmp_path, said, precision):
-    stored = dataclasses.asdict(recipe("scenes"))
+    stored = dataclasses.recipe("scenes").flat()
     del stored["precision"]
     (tmp_path / "recipe.json").write_text(json.dumps({**stored, "bfloat16": said}))
     assert read_recipe(tmp_path) == recipe("scenes", precision=precision)

@@ -1,7 +1,6 @@
 """``deixis runs compare``: what it says of two runs."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 from PIL import Image
@@ -18,7 +17,7 @@ def run(*arguments):
 
 def write_run(folder, losses, **fields):
     folder.mkdir()
-    (folder / "recipe.json").write_text(json.dumps(asdict(recipe("debug", **fields))))
+    (folder / "recipe.json").write_text(json.dumps(recipe("debug", **fields).flat()))
     rows = [{"step": step, "seconds": 0.1, **row} for step, row in enumerate(losses, start=1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -28,7 +27,7 @@ def write_run(folder, losses, **fields):
 def two(tmp_path):
     one = write_run(tmp_path / "one", [{"loss": 8.0 - step, "box": 1.0} for step in range(4)], lr=1e-3)
     other = [{"loss": 4.0 - step, "mask": 0.5} for step in range(6)]
-    fields = {**recipe("debug").model_fields, "context_dim": 64}
+    fields = {**recipe("debug").model.fields, "context_dim": 64}
     return one, write_run(tmp_path / "two", other, lr=2e-3, model_fields=fields)
 
 
@@ -55,7 +54,7 @@ def test_losses_when_of_two_runs_then_means_over_the_steps_that_both_have():
 def test_compare_when_run_then_differences_losses_and_curves(two, tmp_path):
     done = run(*two, "--out", tmp_path / "curves.png")
     assert done.exit_code == 0, done.stderr
-    assert "lr: 0.001 | 0.002\nmodel_fields.context_dim: 32 | 64\n" in done.stdout
+    assert "model_fields.context_dim: 32 | 64\nlr: 0.001 | 0.002\n" in done.stdout
     assert ["4", "5", "1", "-4"] in [line.split() for line in done.stdout.splitlines()]
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 700

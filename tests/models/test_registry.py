@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import pytest
 
 from deixis.config import FAMILIES, PRESETS, preset
@@ -14,8 +16,12 @@ SMALL_SMCIM = {
 }  # fmt: skip
 
 
-def test_families_when_listed_here_then_whole():
+def test_families_when_listed_here_then_whole_and_each_folder_has_the_same_files():
     assert set(MODELS) == set(FAMILIES)
+    for family in FAMILIES:
+        offered = (("config", "CONFIG"), ("model", "MODEL"), ("criterion", "CRITERION"), ("recipes", "RECIPES"))
+        for file, name in offered:
+            assert hasattr(import_module(f"deixis.models.{family}.{file}"), name), (family, file)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

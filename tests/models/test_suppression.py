@@ -12,10 +12,8 @@ from deixis.geometry.images import Letterbox
 from deixis.models.suppression import (
     MASK_THRESHOLD,
     ORDERS,
-    effective_thresholds,
     finish_mask,
     suppress,
-    suppress_adaptive,
     suppression_factors,
 )
 
@@ -43,9 +41,8 @@ def square(side):
 )
 def test_suppress_adaptive_when_confidence_given_then_factors_of_the_table(confidence, factor_in, factor_out):
     probability = np.random.default_rng(0).random((4, 5), dtype=np.float32)
-    got = suppress_adaptive(probability, BOX, confidence)
+    got = suppress("adaptive", probability, BOX, confidence)
     np.testing.assert_allclose(got, probability * np.where(inside(), factor_in, factor_out), rtol=1e-6)
-    np.testing.assert_array_equal(got, suppress("adaptive", probability, BOX, confidence))
     assert got.dtype == np.float32
 
 
@@ -62,14 +59,6 @@ def test_suppress_when_method_named_then_its_two_factors(method, factor_in, fact
 def test_suppress_when_all_members_named_then_they_are_those_of_the_config():
     for method in SUPPRESSIONS:
         suppress(method, np.ones((4, 5), np.float32), BOX, 0.5)
-
-
-def test_suppress_when_hyper_parameters_given_then_they_count():
-    assert suppression_factors("soft", 0.3, alpha_up=3.0, alpha_dec=0.25) == (3.0, 0.25)
-    lambdas = {"lambda_au": -2.0, "lambda_bu": 4.0, "lambda_ad": 0.5, "lambda_bd": 0.25}
-    assert suppression_factors("adaptive", 0.5, **lambdas) == (3.0, 0.5)
-    got = suppress_adaptive(np.ones((4, 5), np.float32), BOX, 0.5, **lambdas)
-    np.testing.assert_array_equal(got, np.where(inside(), 3.0, 0.5))
 
 
 def test_suppress_when_crop_then_equal_to_the_hard_crop():
@@ -92,34 +81,13 @@ def test_suppress_when_product_exceeds_one_then_it_is_not_clipped():
     assert finish_mask(np.ones((8, 8), np.float32), square(8), (2, 2, 6, 6), 0.5, threshold=1.4).any()
 
 
-@pytest.mark.parametrize(
-    ("confidence", "limit_in", "limit_out"),
-    [(1.0, 0.350, 0.350), (0.9, 0.318, 0.389), (0.7, 0.269, 0.500), (0.5, 0.233, 0.700), (0.35, 0.212, 1.0)],
-)
-def test_effective_thresholds_when_adaptive_then_table_and_masks_follow_them(confidence, limit_in, limit_out):
-    limits = effective_thresholds("adaptive", confidence)
-    assert limits == pytest.approx((limit_in, limit_out), abs=5e-4)
-    for limit, where in zip(limits, (inside(), ~inside()), strict=True):
-        below, above = np.full((4, 5), limit - 1e-4, np.float32), np.full((4, 5), limit + 1e-4, np.float32)
-        assert not (suppress_adaptive(below, BOX, confidence)[where] > MASK_THRESHOLD).any()
-        assert (suppress_adaptive(above, BOX, confidence)[where] > MASK_THRESHOLD).all()
-
-
-def test_effective_thresholds_when_other_methods_then_by_hand():
-    assert effective_thresholds("none", 0.1) == (0.35, 0.35)
-    assert effective_thresholds("crop", 0.1) == (0.35, math.inf)
-    assert effective_thresholds("soft", 0.1) == pytest.approx((0.2333, 0.7), abs=1e-4)
-    assert effective_thresholds("adaptive", 0.0) == (0.175, math.inf)
-    assert effective_thresholds("none", 0.1, threshold=0.5) == (0.5, 0.5)
-
-
 def test_suppress_when_edges_cut_pixels_then_touched_ones_are_inside():
-    got = suppress_adaptive(np.ones((4, 5), np.float32), (1.9, 0.5, 3.1, 1.01), 0.5)
+    got = suppress("adaptive", np.ones((4, 5), np.float32), (1.9, 0.5, 3.1, 1.01), 0.5)
     np.testing.assert_array_equal(got == 1.5, inside(rows=slice(0, 2), columns=slice(1, 4)))
 
 
 def test_suppress_when_box_leaves_the_map_then_its_part_inside_counts():
-    got = suppress_adaptive(np.ones((4, 5), np.float32), (-3.0, -2.0, 2.0, 99.0), 0.5)
+    got = suppress("adaptive", np.ones((4, 5), np.float32), (-3.0, -2.0, 2.0, 99.0), 0.5)
     np.testing.assert_array_equal(got == 1.5, inside(rows=slice(0, 4), columns=slice(0, 2)))
 
 
@@ -153,7 +121,7 @@ def test_suppress_when_done_then_the_argument_is_as_before():
 def test_suppress_adaptive_when_box_is_less_sure_then_contrast_never_falls(low, high):
     low, high = min(low, high), max(low, high)
     probability = np.full((4, 5), 0.4, np.float32)
-    unsure, sure = (suppress_adaptive(probability, BOX, p) for p in (low, high))
+    unsure, sure = (suppress("adaptive", probability, BOX, p) for p in (low, high))
     assert (unsure[inside()] >= sure[inside()]).all()
     assert (unsure[~inside()] <= sure[~inside()]).all()
 

@@ -73,9 +73,9 @@ def test_plans_when_of_the_paper_then_each_row_is_trained_once_a_data_set_and_me
     for part, plan in planned:
         for row in plan.experiment.rows:
             recipe = plan.recipe_of(row, 1)
-            assert recipe.model in table.presets
+            assert recipe.model.preset in table.presets
             wanted = part.trained_on if part is not None else "mixed:train"
-            assert recipe.phrased == wanted
+            assert recipe.data.phrased == wanted
     folders = {plan.folder_of(row, 1) for _, plan in planned for row in plan.experiment.rows}
     sets = {part.trained_on for part in table.parts}
     assert len(folders) == len(table.presets) * (len(sets) + bool(table.pretraining))
@@ -85,23 +85,23 @@ def test_plans_when_there_is_a_pre_training_then_the_others_start_from_it(tmp_pa
     table = COMPARISONS["smcim-table-2"]
     (_, before), (_, first), *_ = comparison_plans(table, plan_of(table, "paper", tmp_path))
     for row, own in zip(before.experiment.rows, first.experiment.rows, strict=True):
-        assert first.recipe_of(own, 1).start == str(before.folder_of(row, 1) / "checkpoint")
-        assert before.recipe_of(row, 1).epochs == 40
-        assert first.recipe_of(own, 1).epochs == 60
+        assert first.recipe_of(own, 1).model.start == str(before.folder_of(row, 1) / "checkpoint")
+        assert before.recipe_of(row, 1).optimiser.epochs == 40
+        assert first.recipe_of(own, 1).optimiser.epochs == 60
 
 
 def test_plans_when_encoders_are_named_for_all_rows_then_only_what_starts_without_a_checkpoint_takes_them(tmp_path):
     table = COMPARISONS["smcim-table-2"]
     named = replace(plan_of(table, "paper", tmp_path), overrides={"image_weights": "resnet", "text_weights": "bert"})
     (_, before), (_, first), *_ = comparison_plans(table, named)
-    assert before.recipe_of(before.experiment.rows[0], 1).text_weights == "bert"
+    assert before.recipe_of(before.experiment.rows[0], 1).model.text_weights == "bert"
     tuned = first.recipe_of(first.experiment.rows[0], 1)
-    assert (bool(tuned.start), tuned.image_weights, tuned.text_weights) == (True, "", "")
+    assert (bool(tuned.model.start), tuned.model.image_weights, tuned.model.text_weights) == (True, "", "")
 
 
 def test_plans_when_of_mcn_then_phrases_of_refcocog_may_be_longer(tmp_path):
     words = {
-        part.data["paper"]: plan.recipe_of(plan.experiment.rows[0], 1).model_fields.get("max_tokens", 15)
+        part.data["paper"]: plan.recipe_of(plan.experiment.rows[0], 1).model.fields.get("max_tokens", 15)
         for part, plan in comparison_plans(TABLE, plan_of(TABLE, "paper", tmp_path))
     }
     assert {name for name, count in words.items() if count == 20} == {"refcocog-umd:val", "refcocog-umd:test"}
@@ -109,7 +109,7 @@ def test_plans_when_of_mcn_then_phrases_of_refcocog_may_be_longer(tmp_path):
 
 def test_measure_trained_when_small_then_one_training_a_seed_and_every_scene_split(trained, tmp_path):
     (one,) = measure_trained(TABLE, plan_of(TABLE, "small", tmp_path, seeds=(1, 2), limit=3))
-    assert [recipe.seed for recipe, _ in trained["trained"]] == [1, 2]
+    assert [recipe.run.seed for recipe, _ in trained["trained"]] == [1, 2]
     assert {data for _, data in trained["measured"]} == {part.data["small"] for part in TABLE.parts}
     assert one.beside == TABLE.own[1].label
     assert one.means == (50.0, 75.0, 25.0, 50.0, 75.0, 25.0, 50.0, 75.0)
@@ -171,7 +171,10 @@ def test_everywhere_when_listed_then_every_printed_split_is_measured_by_a_traini
             for one in found:
                 made = Plan(experiment=one, budget=budget, meter=Meter(out=tmp_path), overrides={})
                 recipe = made.recipe_of(one.rows[0], 1)
-                assert not recipe.phrased or recipe.phrased.partition(":")[0] == one.data[budget].partition(":")[0]
+                assert (
+                    not recipe.data.phrased
+                    or recipe.data.phrased.partition(":")[0] == one.data[budget].partition(":")[0]
+                )
     assert len(everywhere("smcim-table-5", "paper")) == 10
     assert [one.data["small"] for one in structures_everywhere("small")] == ["scenes:val", "scenes+:val", "scenesg:val"]
 

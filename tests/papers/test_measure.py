@@ -52,10 +52,10 @@ def test_folder_when_rows_differ_only_in_what_is_done_afterwards_then_shared(pla
 
 def test_recipe_of_a_row_when_fields_are_overridden_then_the_rows_own_stay(plan):
     made = plan.recipe_of(MCN_TABLE_2.rows[0], 7)
-    assert (made.steps, made.seed) == (1, 7)
-    assert made.model_fields["dim"] == 8
-    assert made.model_fields["garan"] is False
-    assert made.model_fields["anchors_px"] == recipe("mcn-scenes").model_fields["anchors_px"]
+    assert (made.optimiser.steps, made.run.seed) == (1, 7)
+    assert made.model.fields["dim"] == 8
+    assert made.model.fields["garan"] is False
+    assert made.model.fields["anchors_px"] == recipe("mcn-scenes").model.fields["anchors_px"]
 
 
 def test_measure_when_called_again_then_nothing_is_trained_or_measured_anew(plan, monkeypatch, capsys):

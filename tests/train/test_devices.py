@@ -1,7 +1,6 @@
 """Training on a device other than the CPU, here one that knows shapes alone."""
 
 import contextlib
-import dataclasses
 
 import pytest
 import torch
@@ -60,16 +59,16 @@ def test_one_device_when_tensors_are_mixed_then_refused():
 
 @pytest.mark.parametrize("family", ["small_recipe", "small_mcn_recipe", "small_smcim_recipe"])
 def test_losses_when_the_model_is_on_another_device_then_all_of_the_batch_goes_there(request, monkeypatch, family):
-    made = dataclasses.replace(request.getfixturevalue(family), absent=1.0)
+    made = request.getfixturevalue(family).replaced(absent=1.0)
     held = Trainer(made)
     batch = next(iter(batches(starting.start_data(made), made, 0, canvas_rules(held.model, made))))
-    names = set(held.objective.losses(batch))
+    names = set(held.criterion(batch))
     held.model.to(META)
-    held.objective.helper.to(META)
+    held.criterion.helper.to(META)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # meta has none
     with OneDevice():
-        found = held.objective.losses(batch)
-        total = held.objective.total(found)
+        found = held.criterion(batch)
+        total = held.criterion.total(found)
         total.backward()
     assert {name: value.device for name, value in found.items()} == dict.fromkeys(names, META)
     for name, parameter in held.model.named_parameters():

@@ -1,6 +1,5 @@
 """Several processes: what they agree on, and that together they do the step of one."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -130,7 +129,7 @@ def test_run_when_torchrun_starts_it_again_then_it_goes_on_by_itself_but_not_wit
         run(small_mcn_recipe, tmp_path / "again")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
     with pytest.raises(ValueError, match="expected an empty folder"):
-        run(dataclasses.replace(small_mcn_recipe, lr=0.5), tmp_path / "again")
+        run(small_mcn_recipe.replaced(lr=0.5), tmp_path / "again")
     run(small_mcn_recipe, tmp_path / "again")
     assert logged(tmp_path / "again") == logged(tmp_path / "whole")
 

@@ -258,7 +258,7 @@ def test_finetune_when_torchrun_starts_it_again_then_it_goes_on_and_else_the_fol
     finetune(made, tmp_path / "run", measure=judge)
     assert judge.asked == []
     with pytest.raises(ValueError, match=r"expected an empty folder for a new run"):
-        finetune(replace(made, lr=0.5), tmp_path / "run", measure=judge)
+        finetune(made.replaced(lr=0.5), tmp_path / "run", measure=judge)
 
 
 def test_finetune_when_the_same_seed_then_the_same_losses(small, tmp_path):
@@ -282,7 +282,7 @@ def test_finetune_when_of_another_family_then_on_its_one_canvas(
     small, tmp_path, family, make_mcn_checkpoint, smcim_checkpoint
 ):
     start = make_mcn_checkpoint() if family == "mcn" else smcim_checkpoint
-    made = replace(small(steps=2, frozen_steps=1), start=str(start), image_sizes=(256,))
+    made = small(steps=2, frozen_steps=1).replaced(start=str(start), image_sizes=(256,))
     folder = finetune(made, tmp_path / "run", measure=Judge(0.1, 0.2, 0.3))
     model = load_checkpoint(folder).model
     assert model.config.family == family
@@ -291,7 +291,7 @@ def test_finetune_when_of_another_family_then_on_its_one_canvas(
 
 def test_finetune_when_the_model_is_unknown_then_one_sentence_and_nothing_is_written(small, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected a bundled model .*got 'nothing'"):
-        finetune(replace(small(), start="nothing"), tmp_path / "run", measure=Judge(0.1))
+        finetune(small().replaced(start="nothing"), tmp_path / "run", measure=Judge(0.1))
     assert not (tmp_path / "run").exists()
 
 

@@ -6,7 +6,6 @@ Where a change of the numbers is meant, rewrite them, and say why in the commit:
 """
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +65,7 @@ def first_losses(made, group=ALONE):
 
 def losses_of(held, until=STEPS):
     made, lines = held.recipe, []
-    for batch in batches(start_data(made), replace(made, steps=until), held.step, canvas_rules(held.model, made)):
+    for batch in batches(start_data(made), made.replaced(steps=until), held.step, canvas_rules(held.model, made)):
         losses = held.train_step(batch)
         lines.append(" ".join(f"{name}={value:.7g}" for name, value in losses.items()))
     return lines
@@ -91,7 +90,7 @@ def test_losses_when_a_tiny_recipe_takes_20_steps_then_they_are_the_committed_on
 
 def test_losses_when_accumulated_then_they_are_the_committed_ones_too(recipes, one_thread):
     # of the three only this model has neither dropout, whose numbers fall otherwise in parts, nor batch-norm
-    assert_committed("debug", first_losses(replace(recipes["debug"], accumulate=2)))
+    assert_committed("debug", first_losses(recipes["debug"].replaced(accumulate=2)))
 
 
 @pytest.mark.parametrize("name", ["mcn", "smcim"])

@@ -19,8 +19,8 @@ from deixis.evaluate.evaluate import evaluate
 from deixis.geometry.masks import read_mask
 from deixis.grounder import load
 from deixis.language.tokenizers import WordTokenizer
+from deixis.models.mcn.criterion import McnCriterion
 from deixis.models.mcn.model import McnModel
-from deixis.train.mcn_objective import McnObjective
 from deixis.train.recipes import recipe
 from deixis.train.trainer import run
 
@@ -80,11 +80,11 @@ def test_presets_when_at_full_size_then_every_gradient_is_there_and_finite(name)
     torch.manual_seed(0)
     words = ["the", "left", "right", *(f"word{number}" for number in range(97))]
     model = McnModel(preset(name, vocab_size=len(words) + 2)).train()
-    objective = McnObjective(model, WordTokenizer(words, max_tokens=15), recipe("mcn"))
+    objective = McnCriterion(model, WordTokenizer(words, max_tokens=15), recipe("mcn"))
     batch = Epochs(open_scenes("scenes", "train", 1), [[0]]).batch(
         1, 0, images=1, phrases=1, size=416, absent=0.0, rules=CanvasRules(model.mask_stride, "nearest", model.fill)
     )
-    parts = objective.losses(batch)
+    parts = objective(batch)
     objective.total(parts).backward()
     assert all(torch.isfinite(value) for value in parts.values())
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}

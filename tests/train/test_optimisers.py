@@ -1,5 +1,5 @@
-import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +8,11 @@ from torch import nn
 from deixis.train import setup as starting
 from deixis.train.optimisers import build_optimiser, learning_rate_factor, parameter_groups, set_learning_rate
 from deixis.train.recipes import recipe
+
+
+def criterion_with(helper):
+    """A criterion as far as an optimiser asks one."""
+    return SimpleNamespace(helper=helper, sigmas=list, project=lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -19,13 +24,13 @@ def test_learning_rate_when_worked_by_hand_then_warm_up_and_half_a_cosine(step, 
     optimiser = torch.optim.SGD(
         [{"params": [torch.zeros(1, requires_grad=True)], "peak_lr": peak} for peak in (2.0, 0.1)]
     )
-    set_learning_rate(optimiser, made, step)
+    set_learning_rate(optimiser, made.optimiser, step)
     assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([2.0 * factor, 0.1 * factor])
 
 
 def test_learning_rate_when_no_warm_up_then_full_at_once():
     optimiser = torch.optim.SGD([{"params": [torch.zeros(1, requires_grad=True)], "peak_lr": 1.0}])
-    set_learning_rate(optimiser, recipe("debug", warmup=0, steps=6), 0)
+    set_learning_rate(optimiser, recipe("debug", warmup=0, steps=6).optimiser, 0)
     assert optimiser.param_groups[0]["lr"] == pytest.approx(1.0)
 
 
@@ -35,19 +40,19 @@ def test_learning_rate_when_no_warm_up_then_full_at_once():
 )
 def test_learning_rate_when_in_steps_then_a_tenth_from_each_milestone_on(step, factor):
     made = recipe("debug", schedule="steps", milestones=(10, 12), warmup=4, steps=20)
-    assert learning_rate_factor(made, step) == pytest.approx(factor)
+    assert learning_rate_factor(made.optimiser, step) == pytest.approx(factor)
 
 
 def test_learning_rate_when_in_steps_without_milestones_then_it_stays():
     made = recipe("debug", schedule="steps", warmup=0, steps=3)
-    assert {learning_rate_factor(made, step) for step in range(5)} == {1.0}
+    assert {learning_rate_factor(made.optimiser, step) for step in range(5)} == {1.0}
 
 
 PRETRAINED = ("image.encoder.", "image.neck.", "image.head.", "text.bert.")
 
 
 def test_groups_when_encoders_are_pretrained_then_their_rate_and_no_decay_on_biases(small_recipe):
-    made = dataclasses.replace(small_recipe, image_weights="folder", lr=1.0, pretrained_lr=0.1, weight_decay=0.5)
+    made = small_recipe.replaced(image_weights="folder", lr=1.0, pretrained_lr=0.1, weight_decay=0.5)
     model, _ = starting.start_model(small_recipe)
     names = {id(p): name for name, p in model.named_parameters()}
     seen = set()
@@ -64,13 +69,13 @@ def test_groups_when_image_encoder_is_from_scratch_then_full_rate(small_recipe):
     model, _ = starting.start_model(small_recipe)
     own = {id(p) for p in model.image.encoder.parameters()}
     rates = {g["peak_lr"] for g in parameter_groups(model, small_recipe) if any(id(p) in own for p in g["params"])}
-    assert rates == {small_recipe.lr}
+    assert rates == {small_recipe.optimiser.lr}
 
 
 @pytest.mark.parametrize("source", ["image_weights", "start", "text_weights", ""])
 def test_groups_when_mcn_then_the_image_encoder_alone_may_be_pretrained(small_mcn_recipe, source):
     model, _ = starting.start_model(small_mcn_recipe)
-    made = dataclasses.replace(small_mcn_recipe, lr=1.0, pretrained_lr=0.1, **({source: "folder"} if source else {}))
+    made = small_mcn_recipe.replaced(lr=1.0, pretrained_lr=0.1, **({source: "folder"} if source else {}))
     names = {id(p): name for name, p in model.named_parameters()}
     for group in parameter_groups(model, made):
         for p in group["params"]:
@@ -82,7 +87,7 @@ def test_groups_when_mcn_then_the_image_encoder_alone_may_be_pretrained(small_mc
 def test_groups_when_adam_then_kernels_of_convolutions_alone_decay_and_with_adamw_all_matrices(
     small_mcn_recipe, optimiser, dimensions
 ):
-    made = dataclasses.replace(small_mcn_recipe, optimiser=optimiser, weight_decay=0.5)
+    made = small_mcn_recipe.replaced(optimiser=optimiser, weight_decay=0.5)
     model, _ = starting.start_model(made)
     words = model.text.vectors.weight
     assert words.requires_grad
@@ -93,10 +98,10 @@ def test_groups_when_adam_then_kernels_of_convolutions_alone_decay_and_with_adam
 
 
 def test_step_when_adam_then_a_word_that_no_phrase_has_keeps_its_vector(small_mcn_recipe):
-    made = dataclasses.replace(small_mcn_recipe, optimiser="adam", weight_decay=0.5)
+    made = small_mcn_recipe.replaced(optimiser="adam", weight_decay=0.5)
     model, _ = starting.start_model(made)
     before = model.text.vectors.weight.detach().clone()
-    optimiser = build_optimiser(model, nn.Module(), made)
+    optimiser = build_optimiser(model, criterion_with(nn.Module()), made)
     model.text(torch.tensor([[2, 3]]), torch.ones(1, 2, dtype=torch.bool)).sum().backward()
     optimiser.step()
     after = model.text.vectors.weight
@@ -108,8 +113,8 @@ def test_step_when_adam_then_a_word_that_no_phrase_has_keeps_its_vector(small_mc
 def test_optimiser_when_named_then_of_that_kind_over_model_and_helper(small_mcn_recipe, name, kind):
     model, _ = starting.start_model(small_mcn_recipe)
     helper = nn.Linear(3, 2)
-    made = dataclasses.replace(small_mcn_recipe, optimiser=name, lr=0.3, weight_decay=0.5)
-    optimiser = build_optimiser(model, helper, made)
+    made = small_mcn_recipe.replaced(optimiser=name, lr=0.3, weight_decay=0.5)
+    optimiser = build_optimiser(model, criterion_with(helper), made)
     assert type(optimiser) is kind
     held = [p for group in optimiser.param_groups for p in group["params"]]
     wanted = [p for p in [*model.parameters(), *helper.parameters()] if p.requires_grad]
@@ -131,7 +136,9 @@ def one_step(kind, gradient, decay):
             return {"image": [], "text": []}
 
     model = One()
-    optimiser = build_optimiser(model, nn.Module(), recipe("debug", optimiser=kind, lr=0.1, weight_decay=decay))
+    optimiser = build_optimiser(
+        model, criterion_with(nn.Module()), recipe("debug", optimiser=kind, lr=0.1, weight_decay=decay)
+    )
     model.weight.grad = torch.full((1, 1, 1, 1), gradient)
     optimiser.step()
     return model.weight.item()

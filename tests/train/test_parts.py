@@ -7,12 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ResNetConfig, ResNetModel
 
-from deixis.data.loading import TrainingBatch
+from deixis.models.deixis.criterion import DeixisCriterion
+from deixis.models.mcn.criterion import McnCriterion
+from deixis.models.smcim.criterion import SmcimCriterion
+from deixis.structures import TrainingBatch
 from deixis.train import setup as starting
 from deixis.train.batch_loader import batches
-from deixis.train.parts import is_largest, merged, scaled, split_batch, things_in
+from deixis.train.distributed import is_largest, merged, scaled, split_batch
 from deixis.train.recipes import recipe
 from deixis.train.trainer import Trainer, canvas_rules
+
+AVERAGED_OVER = McnCriterion.averaged_over | SmcimCriterion.averaged_over | DeixisCriterion.averaged_over
+
+
+def share(part, name):
+    """What a part's loss of that name counts for in the whole batch's."""
+    return part.shares[AVERAGED_OVER.get(name, "present")]
 
 
 def batch_of(phrases_each, present=None, has_mask=None, things_each=None):
@@ -51,22 +61,22 @@ def test_split_when_counts_differ_by_loss_then_each_share_is_of_what_that_loss_a
     present, has_mask = [True, True, False, True], [True, False, False, True]
     one, two = split_batch(batch_of([1, 2, 1], present, has_mask, [1, 1, 2]), 2)
     names = ("exists", "choice", "mask", "pixels", "projection", "place", "words", "told", "things")
-    assert [one.share(name) for name in names] == [3 / 4, 2 / 3, 2 / 3, 1 / 2, 1, 1 / 2, 2 / 4, 2 / 4, 2 / 4]
-    assert [two.share(name) for name in names] == [1 / 4, 1 / 3, 1 / 3, 1 / 2, 0, 1 / 2, 2 / 4, 2 / 4, 2 / 4]
+    assert [share(one, name) for name in names] == [3 / 4, 2 / 3, 2 / 3, 1 / 2, 1, 1 / 2, 2 / 4, 2 / 4, 2 / 4]
+    assert [share(two, name) for name in names] == [1 / 4, 1 / 3, 1 / 3, 1 / 2, 0, 1 / 2, 2 / 4, 2 / 4, 2 / 4]
 
 
 def test_split_when_words_of_some_things_are_known_then_told_by_these():
     batch = batch_of([1, 1], things_each=[1, 2])
     batch.boxed_labels[:] = [[3, 1, 2], [-1, -1, -1], [3, -1, -1]]
     one, two = split_batch(batch, 2)
-    assert [part.share("told") for part in (one, two)] == [3 / 4, 1 / 4]
-    assert [part.share("things") for part in (one, two)] == [1 / 3, 2 / 3]
+    assert [share(part, "told") for part in (one, two)] == [3 / 4, 1 / 4]
+    assert [share(part, "things") for part in (one, two)] == [1 / 3, 2 / 3]
 
 
-def test_things_in_when_a_picture_has_none_then_one_if_that_is_known():
+def test_thing_counts_when_a_picture_has_none_then_one_if_that_is_known():
     batch = batch_of([1, 1, 1], things_each=[2, 0, 0])
     batch.complete[:] = [False, True, False]
-    assert things_in(batch).tolist() == [2, 1, 0]
+    assert batch.thing_counts.tolist() == [2, 1, 0]
 
 
 def test_split_when_of_a_pool_then_proposals_go_with_their_picture():
@@ -82,7 +92,7 @@ def test_split_when_there_is_one_part_then_the_batch_itself_and_losses_untouched
     (part,) = split_batch(batch, 1)
     assert part.batch is batch
     value = torch.tensor(2.0)
-    assert scaled(part, {"choice": value})["choice"] is value
+    assert scaled(part, {"choice": value}, {})["choice"] is value
 
 
 @settings(max_examples=20, deadline=None)
@@ -92,8 +102,8 @@ def test_split_when_of_any_count_then_shares_add_up_to_1_and_every_phrase_counts
     parts = split_batch(batch, count)
     assert len(parts) == count
     for name in ("exists", "choice", "words", "told", "things"):
-        assert sum(part.share(name) for part in parts) == pytest.approx(1)
-    counting = [part for part in parts if part.share("exists")]
+        assert sum(share(part, name) for part in parts) == pytest.approx(1)
+    counting = [part for part in parts if share(part, "exists")]
     assert [phrase for part in counting for phrase in part.batch.phrases] == batch.phrases
     assert all(len(part.batch.phrases) for part in parts)
 
@@ -127,13 +137,13 @@ def step_of(made, batch, training=False):
     if not training:
         held.model.train = lambda mode=True: type(held.model).train(held.model, False)
     losses = held.train_step(batch)
-    named = [*held.model.named_parameters(), *held.objective.helper.named_parameters(prefix="helper")]
+    named = [*held.model.named_parameters(), *held.criterion.helper.named_parameters(prefix="helper")]
     return losses, {name: p.grad for name, p in named}, held
 
 
 def mixed_batch(made):
     """Five pictures, of whose phrases some mean nothing there and some have no mask."""
-    made = dataclasses.replace(made, images=5, absent=0.7)
+    made = made.replaced(images=5, absent=0.7)
     rules = canvas_rules(starting.start_model(made)[0], made)
     batch = next(iter(batches(starting.start_data(made), made, 0, rules)))
     assert not batch.present.all()
@@ -144,11 +154,11 @@ def mixed_batch(made):
 
 @pytest.mark.parametrize("family", ["small_recipe", "small_mcn_recipe", "small_smcim_recipe"])
 def test_step_when_accumulated_then_losses_and_gradient_are_the_whole_batchs(family, request):
-    made = dataclasses.replace(request.getfixturevalue(family), clip=0.0)
+    made = request.getfixturevalue(family).replaced(clip=0.0)
     batch = mixed_batch(made)
     losses, gradients, whole = step_of(made, batch)
     for accumulate in (2, 7):
-        parts_losses, parts_gradients, held = step_of(dataclasses.replace(made, accumulate=accumulate), batch)
+        parts_losses, parts_gradients, held = step_of(made.replaced(accumulate=accumulate), batch)
         assert parts_losses == pytest.approx(losses, rel=1e-5, abs=1e-5)
         for name, gradient in gradients.items():
             other = parts_gradients[name]
@@ -159,11 +169,11 @@ def test_step_when_accumulated_then_losses_and_gradient_are_the_whole_batchs(fam
 
 
 def test_step_when_checkpointing_then_losses_and_gradient_are_the_same_and_dropout_too(small_smcim_recipe):
-    fields = {**small_smcim_recipe.model_fields, "dropout": 0.3}
-    made = dataclasses.replace(small_smcim_recipe, model_fields=fields)
+    fields = {**small_smcim_recipe.model.fields, "dropout": 0.3}
+    made = small_smcim_recipe.replaced(model_fields=fields)
     batch = mixed_batch(made)
     losses, gradients, _ = step_of(made, batch, training=True)
-    again, others, held = step_of(dataclasses.replace(made, checkpointing=True), batch, training=True)
+    again, others, held = step_of(made.replaced(checkpointing=True), batch, training=True)
     assert held.model.interaction.checkpointing
     assert again == losses
     for name, gradient in gradients.items():
@@ -172,23 +182,23 @@ def test_step_when_checkpointing_then_losses_and_gradient_are_the_same_and_dropo
 
 @pytest.mark.parametrize(("family", "name"), [("small_recipe", "deixis"), ("small_mcn_recipe", "mcn")])
 def test_checkpointing_when_the_family_has_none_then_refused(family, name, request):
-    made = dataclasses.replace(request.getfixturevalue(family), checkpointing=True)
+    made = request.getfixturevalue(family).replaced(checkpointing=True)
     with pytest.raises(ValueError, match=rf"expected checkpointing=false for the family '{name}', got true"):
         Trainer(made)
 
 
 def test_channels_last_when_off_then_kernels_lie_as_torch_makes_them(small_recipe):
     for wanted in (True, False):
-        kernel = next(p for p in Trainer(dataclasses.replace(small_recipe, channels_last=wanted)).model.parameters())
+        kernel = next(p for p in Trainer(small_recipe.replaced(channels_last=wanted)).model.parameters())
         assert kernel.ndim == 4
         assert kernel.is_contiguous(memory_format=torch.channels_last) == wanted
 
 
 def test_compile_when_on_then_the_models_parts_are_and_a_copy_is_not(small_recipe, monkeypatch):
     compiled = []
-    monkeypatch.setattr("deixis.train.trainer.check_compiler", lambda: None)
+    monkeypatch.setattr("deixis.train.setup.check_compiler", lambda: None)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
-    held = Trainer(dataclasses.replace(small_recipe, compile=True))
+    held = Trainer(small_recipe.replaced(compile=True))
     assert compiled == list(held.model.children())
     assert compiled
 
@@ -200,4 +210,4 @@ def test_compile_when_there_is_no_compiler_then_one_sentence_before_the_first_st
     monkeypatch.setenv("CXX", named)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ValueError, match=rf"^expected a C\+\+ compiler out of {wanted} .* leave compile out$"):
-        Trainer(dataclasses.replace(small_recipe, compile=True))
+        Trainer(small_recipe.replaced(compile=True))

@@ -19,7 +19,7 @@ FIELDS = [field.name for field in dataclasses.fields(Proposals)]
 
 @pytest.fixture
 def made(small_recipe):
-    return dataclasses.replace(small_recipe, pool=12, pool_phrases=3, images=4, phrases=2, absent=0.5)
+    return small_recipe.replaced(pool=12, pool_phrases=3, images=4, phrases=2, absent=0.5)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def fill(made, tmp_path):
     looked = []
 
     def filled(folder="pool", **values):
-        recipe = dataclasses.replace(made, **values)
+        recipe = made.replaced(**values)
         source = starting.start_data(recipe)
         real = pool_module._look
         pool_module._look = lambda *args, **kwargs: looked.append(1) or real(*args, **kwargs)
@@ -72,7 +72,7 @@ def test_fill_when_read_then_a_row_of_every_field_and_what_is_said_of_each_pictu
 
 def test_fill_when_a_picture_is_taken_then_its_proposals_are_what_the_image_side_makes_of_it(fill, made):
     pool = fill()
-    drawing = dataclasses.replace(made, images=8, phrases=3)
+    drawing = made.replaced(images=8, phrases=3)
     batch = Steps(starting.start_data(made), drawing, canvas_rules(fill.model, made))[0]
     with torch.no_grad():
         pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2).float() / 255
@@ -161,7 +161,7 @@ def test_batch_when_there_are_layouts_then_a_share_of_the_pictures_is_theirs_and
     assert (theirs.sum(1) >= 2).all()
     assert not theirs[:, 12:].any()  # no cells
     np.testing.assert_allclose(batch.content[2:], [[0, 0.25, 1, 0.75]] * 2)
-    held = Trainer(dataclasses.replace(made, **values))
+    held = Trainer(made.replaced(**values))
     losses = held.train_step(batch)
     assert set(losses) == {"loss", "choice", "box", "exists", "told"}
     assert np.isfinite(list(losses.values())).all()
@@ -171,7 +171,7 @@ def test_step_when_a_batch_of_the_pool_is_accumulated_then_the_losses_are_the_wh
     batch = fill().batch(0, 0, images=4, phrases=2, size=64, absent=0.0)
     found = []
     for accumulate in (1, 2, 3):
-        held = Trainer(dataclasses.replace(made, accumulate=accumulate))
+        held = Trainer(made.replaced(accumulate=accumulate))
         held.model.train = lambda mode=True, held=held: type(held.model).train(held.model, False)  # no dropout
         found.append(held.train_step(batch))
     assert found[1] == pytest.approx(found[0], rel=1e-5)
@@ -179,7 +179,7 @@ def test_step_when_a_batch_of_the_pool_is_accumulated_then_the_losses_are_the_wh
 
 
 def test_run_when_it_has_a_pool_then_the_detector_stays_and_a_resumed_run_reads_the_same_pool(made, tmp_path):
-    made = dataclasses.replace(made, steps=2, save_every=1)
+    made = made.replaced(steps=2, save_every=1)
     run(made, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all({"choice", "box", "exists", "told"} <= set(row) and "things" not in row for row in rows)
@@ -195,6 +195,6 @@ def test_run_when_it_has_a_pool_then_the_detector_stays_and_a_resumed_run_reads_
 
 
 def test_pool_when_the_family_proposes_nothing_then_one_sentence(small_mcn_recipe, tmp_path):
-    made = dataclasses.replace(small_mcn_recipe, pool=8)
+    made = small_mcn_recipe.replaced(pool=8)
     with pytest.raises(ValueError, match="expected pool=0 for the family 'mcn', got 8"):
         pool_of(Trainer(made), starting.start_data(made), tmp_path)

@@ -1,14 +1,12 @@
 """What ``auto`` becomes, and that a training computes in it and says so."""
 
-import dataclasses
-
 import pytest
 import torch
 
 from deixis.train import setup as starting
 from deixis.train import trainer
 from deixis.train.batch_loader import batches
-from deixis.train.precision import uses_bfloat16
+from deixis.train.setup import uses_bfloat16
 from deixis.train.trainer import Trainer, canvas_rules, run
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -34,7 +32,7 @@ def test_precision_when_named_then_this_one_whatever_the_device(monkeypatch, dev
 @pytest.mark.parametrize(("fast", "kind"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_step_when_precision_is_auto_then_computed_in_what_the_processor_has(small_mcn_recipe, monkeypatch, fast, kind):
     monkeypatch.setattr("deixis.grounder.has_fast_bfloat16", lambda: fast)
-    made = dataclasses.replace(small_mcn_recipe, precision="auto")
+    made = small_mcn_recipe.replaced(precision="auto")
     held = Trainer(made)
     seen = set()
 
@@ -54,6 +52,6 @@ def test_run_when_it_starts_then_its_precision_is_one_line_and_the_recipe_still_
 ):
     monkeypatch.setattr("deixis.grounder.has_fast_bfloat16", lambda: False)
     monkeypatch.setattr(trainer, "loop", lambda *_, **__: None)
-    run(dataclasses.replace(small_mcn_recipe, precision="auto"), tmp_path / "run")
+    run(small_mcn_recipe.replaced(precision="auto"), tmp_path / "run")
     assert capsys.readouterr().err.count("training: precision: float32\n") == 1
     assert '"precision": "auto"' in (tmp_path / "run" / "recipe.json").read_text()

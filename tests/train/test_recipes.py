@@ -1,6 +1,5 @@
 import json
 import math
-from dataclasses import asdict, replace
 
 import pytest
 
@@ -21,18 +20,18 @@ def test_list_when_asked_then_each_name_has_one_line():
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_recipe_when_named_then_its_model_exists_and_it_goes_through_json(name):
     made = recipe(name)
-    config = preset(made.model, **made.model_fields)
-    stored = json.loads(json.dumps(asdict(made)))
+    config = preset(made.model.preset, **made.model.fields)
+    stored = json.loads(json.dumps(made.flat()))
     assert preset(stored["model"], **stored["model_fields"]) == config
-    made = replace(made, model_fields=json.loads(json.dumps(made.model_fields)))  # pairs of anchors come back as lists
+    made = made.replaced(model_fields=json.loads(json.dumps(made.model.fields)))  # pairs of anchors come back as lists
     for field in ("image_sizes", "milestones", "printed_rates"):
         stored[field] = tuple(stored[field])
-    assert Recipe(**stored) == made
+    assert Recipe().replaced(**stored) == made
 
 
 def test_recipe_when_fields_are_given_then_replaced():
     made = recipe("scenes", steps=7, lr=0.5)
-    assert (made.steps, made.lr, made.image_sizes) == (7, 0.5, (416,))
+    assert (made.optimiser.steps, made.optimiser.lr, made.data.image_sizes) == (7, 0.5, (416,))
 
 
 def test_recipe_when_name_is_unknown_then_names_are_listed():
@@ -46,8 +45,8 @@ def test_recipe_when_field_is_unknown_then_refused_by_name():
 
 
 def test_recipes_when_made_twice_then_changing_one_leaves_the_other():
-    recipe("debug").model_fields["context_dim"] = -1
-    assert recipe("debug").model_fields["context_dim"] == 32
+    recipe("debug").model.fields["context_dim"] = -1
+    assert recipe("debug").model.fields["context_dim"] == 32
 
 
 @pytest.mark.parametrize(
@@ -81,37 +80,37 @@ def test_recipe_when_a_value_cannot_be_then_one_sentence_names_field_and_value(f
 
 
 def test_recipe_when_milestones_are_epochs_then_counted_from_1():
-    assert recipe("debug", milestones=(0, 5)).milestones == (0, 5)
-    assert recipe("debug", phrased="refcoco", epochs=9, milestones=(1, 5)).milestones == (1, 5)
+    assert recipe("debug", milestones=(0, 5)).optimiser.milestones == (0, 5)
+    assert recipe("debug", phrased="refcoco", epochs=9, milestones=(1, 5)).optimiser.milestones == (1, 5)
     with pytest.raises(ValueError, match=r"expected milestones .* of at least 1, got \(0, 5\)"):
         recipe("debug", phrased="refcoco", epochs=9, milestones=(0, 5))
 
 
 @pytest.mark.parametrize("name", ["debug", "mcn"])
 def test_recipe_when_epochs_are_told_without_data_that_has_them_then_one_sentence(name):
-    with pytest.raises(ValueError, match=r"^expected epochs to be 0 without phrased, got 9; name the data") as caught:
+    with pytest.raises(ValueError, match=r"^expected epochs to be 0 without phrased, got 9; set phrased, or") as caught:
         recipe(name, epochs=9, phrased="")
     assert "\n" not in str(caught.value)
-    assert recipe(name, epochs=0, phrased="", milestones=()).epochs == 0
+    assert recipe(name, epochs=0, phrased="", milestones=()).optimiser.epochs == 0
 
 
 def test_precision_when_of_a_paper_then_float32_and_else_what_the_processor_has():
     exact = ("mcn", "smcim", "smcim-pretrain", "smcim-finetune", "debug")
-    assert {recipe(name).precision for name in exact} == {"float32"}
+    assert {recipe(name).run.precision for name in exact} == {"float32"}
     others = ("tiny", "scenes", "mcn-scenes", "smcim-scenes", "finetune")
-    assert {recipe(name).precision for name in others} == {"auto"}
+    assert {recipe(name).run.precision for name in others} == {"auto"}
 
 
 def test_precision_when_chosen_then_one_of_three_and_else_they_are_listed():
-    assert [recipe("mcn", precision=one).precision for one in ("auto", "bfloat16")] == ["auto", "bfloat16"]
+    assert [recipe("mcn", precision=one).run.precision for one in ("auto", "bfloat16")] == ["auto", "bfloat16"]
     with pytest.raises(ValueError, match=r"expected precision out of \('auto', 'float32', 'bfloat16'\), got 'half'"):
         recipe("debug", precision="half")
 
 
 @pytest.mark.parametrize(("said", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_recipe_of_json_when_of_an_older_run_then_bfloat16_is_its_precision(said, precision):
-    stored = json.loads(json.dumps({**asdict(recipe("scenes")), "bfloat16": said}))
-    with pytest.raises(TypeError, match="bfloat16"):  # it never said both
+    stored = json.loads(json.dumps({**recipe("scenes").flat(), "bfloat16": said}))
+    with pytest.raises(ValueError, match=r"got \['bfloat16'\]; bfloat16 is precision now"):  # it never said both
         recipe_of_json(stored)
     del stored["precision"]
     assert recipe_of_json(stored) == recipe("scenes", precision=precision)
@@ -125,7 +124,7 @@ def test_recipe_when_all_shares_are_0_then_refused():
 def test_recipe_when_values_are_at_their_limits_then_taken():
     limits = {"absent": 1, "paste_share": 0, "ema": 1.0, "workers": 0, "warmup": 0, "steps": 1, "lr": 0}
     made = recipe("tiny", **limits, image_sizes=(320, 384), instances_share=0.27, partial_share=0.15, scenes_share=0.58)
-    assert (made.absent, made.image_sizes, made.scenes_share) == (1, (320, 384), 0.58)
+    assert (made.data.absent, made.data.image_sizes, made.data.scenes_share) == (1, (320, 384), 0.58)
 
 
 @pytest.mark.parametrize(
@@ -134,28 +133,47 @@ def test_recipe_when_values_are_at_their_limits_then_taken():
 )
 def test_recipe_when_a_choice_is_made_then_one_of_these_and_else_they_are_listed(field, choices):
     for choice in choices:
-        assert getattr(recipe("debug", **{field: choice}), field) == choice
+        assert recipe("debug", **{field: choice}).get(field) == choice
     with pytest.raises(ValueError, match=rf"expected {field} out of \('{choices[0]}', '{choices[1]}'\), got 'other'"):
         recipe("debug", **{field: "other"})
 
 
 def test_mcn_when_made_then_as_the_paper_and_its_code_train():
     made = recipe("mcn")
-    config = preset(made.model, **made.model_fields)
+    config = preset(made.model.preset, **made.model.fields)
     assert (config.family, config.image_encoder, config.image_size) == ("mcn", "darknet53", 416)
-    assert (made.phrased, made.epochs, made.images, made.phrases) == ("refcoco:train", 45, 35, 1)
-    assert (made.optimiser, made.lr, made.schedule, made.milestones) == ("adam", 1e-3, "steps", (30, 35, 40))
-    assert (made.rec_weight, made.res_weight, made.cem_weight) == (1.0, 0.1, 1.0)
-    assert (made.mask_target, made.image_sizes, made.absent) == ("nearest", (416,), 0.0)
+    assert (made.data.phrased, made.optimiser.epochs, made.data.images, made.data.phrases) == (
+        "refcoco:train",
+        45,
+        35,
+        1,
+    )
+    assert (made.optimiser.kind, made.optimiser.lr, made.optimiser.schedule, made.optimiser.milestones) == (
+        "adam",
+        1e-3,
+        "steps",
+        (30, 35, 40),
+    )
+    assert (made.losses.rec_weight, made.losses.res_weight, made.losses.cem_weight) == (1.0, 0.1, 1.0)
+    assert (made.data.mask_target, made.data.image_sizes, made.data.absent) == ("nearest", (416,), 0.0)
     # nothing that they do not have: warm-up, clipping, averaged weights
-    assert (made.warmup, made.clip, made.ema) == (0, 0.0, 0.0)
+    assert (made.optimiser.warmup, made.optimiser.clip, made.optimiser.ema) == (0, 0.0, 0.0)
 
 
 def test_mcn_scenes_when_made_then_it_needs_no_files():
     made = recipe("mcn-scenes")
-    assert preset(made.model, **made.model_fields).family == "mcn"
-    assert not any((made.phrased, made.root, made.instances, made.image_weights, made.text_weights, made.start))
-    assert (made.instances_share, made.partial_share) == (0, 0)
+    assert preset(made.model.preset, **made.model.fields).family == "mcn"
+    assert not any(
+        (
+            made.data.phrased,
+            made.data.root,
+            made.data.instances,
+            made.model.image_weights,
+            made.model.text_weights,
+            made.model.start,
+        )
+    )
+    assert (made.data.instances_share, made.data.partial_share) == (0, 0)
 
 
 # smcim
@@ -171,33 +189,55 @@ def test_mcn_scenes_when_made_then_it_needs_no_files():
 )
 def test_smcim_when_made_then_as_the_paper_trains(name, data, start, epochs, milestone):
     made = recipe(name)
-    config = preset(made.model, **made.model_fields)
+    config = preset(made.model.preset, **made.model.fields)
     assert (config.family, config.image_encoder, config.image_size, config.max_tokens) == ("smcim", "resnet50", 512, 40)
-    assert (made.phrased, made.start, made.epochs, made.milestones) == (data, start, epochs, (milestone + 1,))
-    assert (made.images, made.phrases, made.one_per, made.augment) == (192, 1, "expression", "smcim")
-    assert (made.optimiser, made.weight_decay, made.schedule) == ("adamw", 1e-4, "steps")
-    assert (made.lr, made.pretrained_lr, made.sigma_lr) == (1e-4, 1e-5, 5e-5)
-    assert (made.spsil, made.spsil_lambda, made.sigma, made.l1_weight, made.giou_weight) == ("on", 0.75, 2.5, 1, 1)
-    assert (made.image_sizes, made.absent, made.words_weight) == ((512,), 0, 0)
+    assert (made.data.phrased, made.model.start, made.optimiser.epochs, made.optimiser.milestones) == (
+        data,
+        start,
+        epochs,
+        (milestone + 1,),
+    )
+    assert (made.data.images, made.data.phrases, made.data.one_per, made.data.augment) == (
+        192,
+        1,
+        "expression",
+        "smcim",
+    )
+    assert (made.optimiser.kind, made.optimiser.weight_decay, made.optimiser.schedule) == ("adamw", 1e-4, "steps")
+    assert (made.optimiser.lr, made.optimiser.pretrained_lr, made.optimiser.sigma_lr) == (1e-4, 1e-5, 5e-5)
+    assert (
+        made.losses.spsil,
+        made.losses.spsil_lambda,
+        made.losses.sigma,
+        made.losses.l1_weight,
+        made.losses.giou_weight,
+    ) == ("on", 0.75, 2.5, 1, 1)
+    assert (made.data.image_sizes, made.data.absent, made.losses.words_weight) == ((512,), 0, 0)
     # nothing that the paper does not have: warm-up, clipping, averaged weights; the floor is ours
-    assert (made.warmup, made.clip, made.ema) == (0, 0.0, 0.0)
-    assert (made.sigma_floor, made.detach_difficulty) == (0.6, False)
+    assert (made.optimiser.warmup, made.optimiser.clip, made.optimiser.ema) == (0, 0.0, 0.0)
+    assert (made.losses.sigma_floor, made.losses.detach_difficulty) == (0.6, False)
 
 
 def test_smcim_scenes_when_made_then_it_needs_no_data_and_its_canvas_is_the_models():
     made = recipe("smcim-scenes")
-    config = preset(made.model, **made.model_fields)
-    assert (config.family, made.image_sizes) == ("smcim", (config.image_size,))
-    assert not any((made.phrased, made.root, made.instances, made.start, made.printed_images))
-    assert (made.instances_share, made.partial_share, made.scenes_share) == (0, 0, 1)
+    config = preset(made.model.preset, **made.model.fields)
+    assert (config.family, made.data.image_sizes) == ("smcim", (config.image_size,))
+    assert not any(
+        (made.data.phrased, made.data.root, made.data.instances, made.model.start, made.optimiser.printed_images)
+    )
+    assert (made.data.instances_share, made.data.partial_share, made.data.scenes_share) == (0, 0, 1)
 
 
 def farthest_drift(made, num_expressions):
     """How far sigma can go if every step takes it the same way: the sum of its rates over the run."""
-    steps = -(-num_expressions // made.images)
-    milestones = tuple((epoch - 1) * steps for epoch in made.milestones)
-    told = replace(made, epochs=0, steps=made.epochs * steps, milestones=milestones)
-    return made.sigma_lr * steps * sum(learning_rate_factor(told, epoch * steps) for epoch in range(made.epochs))
+    steps = -(-num_expressions // made.data.images)
+    milestones = tuple((epoch - 1) * steps for epoch in made.optimiser.milestones)
+    told = made.replaced(epochs=0, steps=made.optimiser.epochs * steps, milestones=milestones)
+    return (
+        made.optimiser.sigma_lr
+        * steps
+        * sum(learning_rate_factor(told.optimiser, epoch * steps) for epoch in range(made.optimiser.epochs))
+    )
 
 
 @pytest.mark.parametrize(("num_expressions", "drift"), [(120_624, 2.64), (85_474, 1.87), (54_127, 1.18)])
@@ -215,32 +255,36 @@ def test_drift_of_sigma_when_the_batch_is_smaller_then_as_far_as_printed(images)
 
 def test_rates_when_the_batch_is_a_quarter_then_half_of_the_weights_and_a_quarter_of_sigma():
     made = recipe("smcim", images=48)
-    assert made.lr == pytest.approx(5e-5)
-    assert made.pretrained_lr == pytest.approx(5e-6)
-    assert made.sigma_lr == pytest.approx(1.25e-5)
-    assert replace(made, images=192, lr=1e-4, pretrained_lr=1e-5, sigma_lr=5e-5) == recipe("smcim")
+    assert made.optimiser.lr == pytest.approx(5e-5)
+    assert made.optimiser.pretrained_lr == pytest.approx(5e-6)
+    assert made.optimiser.sigma_lr == pytest.approx(1.25e-5)
+    assert made.replaced(images=192, lr=1e-4, pretrained_lr=1e-5, sigma_lr=5e-5) == recipe("smcim")
 
 
 def test_rates_when_one_is_named_then_that_one_stays_as_named():
     made = recipe("smcim", images=48, lr=3e-4)
-    assert (made.lr, made.pretrained_lr) == (3e-4, pytest.approx(5e-6))
+    assert (made.optimiser.lr, made.optimiser.pretrained_lr) == (3e-4, pytest.approx(5e-6))
     made = recipe("smcim", images=48, pretrained_lr=1e-5, sigma_lr=0.0)
-    assert (made.lr, made.pretrained_lr, made.sigma_lr) == (pytest.approx(5e-5), 1e-5, 0)
+    assert (made.optimiser.lr, made.optimiser.pretrained_lr, made.optimiser.sigma_lr) == (pytest.approx(5e-5), 1e-5, 0)
 
 
 @pytest.mark.parametrize(("name", "fields"), [("smcim", {"scale_lr": False}), ("mcn", {}), ("smcim-scenes", {})])
 def test_rates_when_the_rule_is_off_or_no_batch_is_printed_then_as_they_are(name, fields):
     made, named = recipe(name, images=4, **fields), recipe(name)
-    assert (made.lr, made.pretrained_lr, made.sigma_lr) == (named.lr, named.pretrained_lr, named.sigma_lr)
+    assert (made.optimiser.lr, made.optimiser.pretrained_lr, made.optimiser.sigma_lr) == (
+        named.optimiser.lr,
+        named.optimiser.pretrained_lr,
+        named.optimiser.sigma_lr,
+    )
 
 
 def test_scaled_for_batch_when_there_and_back_then_the_same_and_nothing_else_moves():
     made = recipe("smcim")
     there = scaled_for_batch(made, 12)
     assert scaled_for_batch(made, 192) == made
-    back = asdict(scaled_for_batch(there, 192))
-    assert {name for name, value in back.items() if value != pytest.approx(asdict(made)[name])} == set()
-    moved = {name for name, value in asdict(there).items() if value != asdict(made)[name]}
+    back = scaled_for_batch(there, 192).flat()
+    assert {name for name, value in back.items() if value != pytest.approx(made.flat()[name])} == set()
+    moved = {name for name, value in there.flat().items() if value != made.flat()[name]}
     assert moved == {"images", "lr", "pretrained_lr", "sigma_lr"}
 
 
@@ -256,7 +300,7 @@ def test_note_when_the_batch_is_not_the_printed_one_then_one_line_with_the_rates
 
 @pytest.mark.parametrize(
     "made",
-    [recipe("smcim", images=48, scale_lr=False), replace(recipe("smcim"), images=48)],
+    [recipe("smcim", images=48, scale_lr=False), recipe("smcim").replaced(images=48)],
     ids=["not scaled", "replaced behind the rule's back"],
 )
 def test_note_when_rates_were_not_moved_then_it_says_so_whatever_scale_lr_says(made):
@@ -272,7 +316,7 @@ def test_note_when_a_rate_is_named_then_it_is_told_as_yours():
 
 
 def test_note_when_no_rates_are_printed_then_it_tells_them_and_claims_nothing():
-    note = batch_note(replace(recipe("debug"), printed_images=192))
+    note = batch_note(recipe("debug").replaced(printed_images=192))
     assert note == "batches of 2, printed are 192; rates are lr 0.0006, pretrained_lr 0.0001, sigma_lr 5e-05"
 
 
@@ -284,22 +328,43 @@ def test_note_when_the_batch_is_the_recipes_own_then_none(name):
 def test_sigma_when_below_its_floor_then_refused_with_both():
     with pytest.raises(ValueError, match=r"expected sigma to be at least 3.0, its floor, got 2.5; correct"):
         recipe("debug", sigma_floor=3.0)
-    assert recipe("debug", sigma=0.1, sigma_floor=0.1).sigma == 0.1
+    assert recipe("debug", sigma=0.1, sigma_floor=0.1).losses.sigma == 0.1
 
 
 def test_recipe_when_a_checkpoint_brings_its_sizes_then_others_are_refused():
     with pytest.raises(ValueError, match="expected model_fields to be left out with start") as told:
         recipe("smcim-scenes", start="runs/checkpoint", model_fields={"interaction": "encoder"})
     assert "\n" not in str(told.value)
-    assert recipe("smcim-scenes", start="runs/checkpoint").start == "runs/checkpoint"
+    assert recipe("smcim-scenes", start="runs/checkpoint").model.start == "runs/checkpoint"
 
 
 def test_weights_of_when_named_in_several_ways_then_where_they_come_from():
     named = {"image_encoder": "parts/swin", "text_encoder": "someone/roberta"}
     made = recipe("smcim", model_fields=named)
-    assert [made.weights_of("image"), made.weights_of("text")] == ["parts/swin", "someone/roberta"]
-    made = replace(made, image_weights="a.pth", text_weights="minilm")
-    assert [made.weights_of("image"), made.weights_of("text")] == ["a.pth", "minilm"]
+    assert [made.model.weights_of("image"), made.model.weights_of("text")] == ["parts/swin", "someone/roberta"]
+    made = made.replaced(image_weights="a.pth", text_weights="minilm")
+    assert [made.model.weights_of("image"), made.model.weights_of("text")] == ["a.pth", "minilm"]
     own = {"image_encoder": "resnet101", "text_encoder": "bert"}
-    assert [recipe("smcim", model_fields=own).weights_of(part) for part in ("image", "text")] == ["", ""]
-    assert recipe("smcim", start="deixis-tiny").weights_of("image") == "deixis-tiny"
+    assert [recipe("smcim", model_fields=own).model.weights_of(part) for part in ("image", "text")] == ["", ""]
+    assert recipe("smcim", start="deixis-tiny").model.weights_of("image") == "deixis-tiny"
+
+
+# parts and flat names
+
+
+def test_recipe_of_json_when_of_the_flat_fields_of_an_earlier_version_then_in_their_parts():
+    made = recipe_of_json({
+        "model": "mcn-tiny", "model_fields": {"dim": 96}, "phrased": "a.jsonl", "image_sizes": [256], "lr": 0.5,
+        "optimiser": "adam", "heat_weight": 0.25, "consistency_weight": 0.1, "bfloat16": True, "seed": 7,
+    })  # fmt: skip
+    assert (made.model.preset, made.model.fields, made.data.phrased) == ("mcn-tiny", {"dim": 96}, "a.jsonl")
+    assert (made.data.image_sizes, made.optimiser.lr, made.optimiser.kind) == ((256,), 0.5, "adam")
+    assert (made.losses.choice_weight, made.run.precision, made.run.seed) == (0.25, "bfloat16", 7)
+    assert recipe_of_json(json.loads(json.dumps(made.flat()))) == made
+
+
+def test_recipe_when_a_name_is_retired_then_the_sentence_says_what_replaces_it():
+    with pytest.raises(ValueError, match=r"got \['heat_weight'\]; heat_weight is choice_weight now"):
+        recipe("debug", heat_weight=1.0)
+    with pytest.raises(ValueError, match="consistency_weight is no longer read"):
+        recipe("debug", consistency_weight=1.0)

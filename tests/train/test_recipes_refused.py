@@ -7,7 +7,7 @@ from deixis.train.recipes import recipe
 
 
 def test_augment_when_a_pipeline_then_known_to_recipes():
-    assert [recipe("smcim", augment=name).augment for name in PIPELINES] == [*PIPELINES]
+    assert [recipe("smcim", augment=name).data.augment for name in PIPELINES] == [*PIPELINES]
     with pytest.raises(ValueError, match=r"expected augment out of .*'transvg'.*got 'foo'"):
         recipe("smcim", augment="foo")
 
@@ -34,11 +34,11 @@ def test_fields_of_phrased_data_when_there_is_none_then_refused(field, value):
         ("mcn", {"partial_instances": "p.json"}, "expected partial_instances to be '' with phrased, got 'p.json'"),
         ("mcn", {"pseudo_instances": "p.json", "pseudo_share": 0.1}, "expected pseudo_instances to be '' with phrased"),
         ("tiny", {"pseudo_instances": "p.json"}, "expected a pseudo_share above 0 with pseudo_instances, got 0.0 with"),
-        ("tiny", {"pool": 3}, "expected a pool of at least 10 pictures, as many as a batch has, got 3"),
+        ("tiny", {"pool": 3}, "expected a pool of at least 10 images, as many as a batch has, got 3"),
         ("tiny", {"layouts": "l.csv"}, "expected pool and layouts_share above 0 with layouts, got 0 and 0.0"),
         ("tiny", {"pool": 10, "layouts_share": 1.0}, "expected layouts_share below 1, got 1.0"),
         ("tiny", {"min_area": 1.5}, "expected min_area in 0..1, got 1.5"),
-        ("mcn", {"flavour": "scenes"}, "expected flavour to be '' with phrased and without rehearsal, got 'scenes'"),
+        ("mcn", {"flavour": "scenes"}, "expected flavour to be '' with phrased, got 'scenes'"),
     ],
 )
 def test_fields_when_they_would_be_ignored_then_refused(name, fields, words):
@@ -49,11 +49,11 @@ def test_fields_when_they_would_be_ignored_then_refused(name, fields, words):
 
 def test_instances_when_named_beside_phrased_and_rehearsal_then_taken():
     made = recipe("finetune", rehearsal=0.5, instances="a.json,b.json", partial_instances="c.json")
-    assert (made.instances, made.partial_instances, made.rehearsal) == ("a.json,b.json", "c.json", 0.5)
+    assert (made.data.instances, made.data.partial_instances, made.data.rehearsal) == ("a.json,b.json", "c.json", 0.5)
 
 
 @pytest.mark.parametrize("name", ["mcn", "smcim", "smcim-finetune"])
 def test_steps_when_named_then_so_many_and_no_epochs(name):
     made = recipe(name, steps=7)
-    assert (made.steps, made.epochs, made.milestones) == (7, 0, ())
-    assert recipe(name, epochs=3).epochs == 3
+    assert (made.optimiser.steps, made.optimiser.epochs, made.optimiser.milestones) == (7, 0, ())
+    assert recipe(name, epochs=3).optimiser.epochs == 3

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import sys
 from types import ModuleType
@@ -31,7 +30,7 @@ def test_grown_when_a_cell_is_set_then_all_its_pixels():
 
 @pytest.mark.parametrize("family", ["small_recipe", "small_mcn_recipe"])
 def test_draw_predictions_when_drawn_then_a_picture_each_image_and_the_model_is_left_alone(family, request):
-    made = dataclasses.replace(request.getfixturevalue(family), images=3)
+    made = request.getfixturevalue(family).replaced(images=3)
     held = Trainer(made)
     rules = trainer.canvas_rules(held.model, made)
     batch = next(iter(batches(starting.start_data(made), made, 0, rules)))
@@ -54,7 +53,7 @@ def test_run_when_it_saves_then_curves_and_the_same_few_training_pictures(small_
         "deixis.train.run_logging.draw_predictions",
         lambda model, tokenizer, batch: shown.append(batch) or Image.new("RGB", (2, 2)),
     )
-    run(dataclasses.replace(small_recipe, images=6, steps=2, save_every=1), tmp_path / "run")
+    run(small_recipe.replaced(images=6, steps=2, save_every=1), tmp_path / "run")
     assert [len(batch.pixels) for batch in shown] == [4, 4]
     assert np.array_equal(shown[0].pixels, shown[1].pixels)
     with Image.open(tmp_path / "run" / "curves.png") as curves:
@@ -67,7 +66,7 @@ def test_run_when_matplotlib_is_missing_then_it_goes_on_and_says_once_that_there
     small_recipe, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    run(dataclasses.replace(small_recipe, steps=2, save_every=1), tmp_path / "run")
+    run(small_recipe.replaced(steps=2, save_every=1), tmp_path / "run")
     assert capsys.readouterr().err.count("pip install 'deixis[plots]'") == 1
     assert (tmp_path / "run" / "samples.png").is_file()
     assert not (tmp_path / "run" / "curves.png").exists()
@@ -96,7 +95,7 @@ def test_run_when_steps_are_not_finite_then_their_phrases_are_told_and_the_run_g
     small_mcn_recipe, tmp_path, failing, capsys
 ):
     failing({2, 4})
-    made = dataclasses.replace(small_mcn_recipe, steps=5, non_finite_limit=2)
+    made = small_mcn_recipe.replaced(steps=5, non_finite_limit=2)
     run(made, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
@@ -115,13 +114,13 @@ def test_run_when_too_many_in_a_row_are_not_finite_then_it_ends_with_the_last_go
 ):
     failing({3, 4, 5, 6})
     with pytest.raises(ValueError, match=r"got others in 3 steps in a row up to step 5; look at .*last good state"):
-        run(dataclasses.replace(small_mcn_recipe, save_every=2, non_finite_limit=3), tmp_path / "run")
+        run(small_mcn_recipe.replaced(save_every=2, non_finite_limit=3), tmp_path / "run")
     kept = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert (kept["step"], kept["skipped"]) == (4, 2)
     assert all(torch.isfinite(value).all() for value in kept["model"].values())
     with pytest.raises(ValueError, match="3 steps in a row up to step 5"):
         run(
-            dataclasses.replace(small_mcn_recipe, save_every=2, non_finite_limit=3), tmp_path / "run", resume=True
+            small_mcn_recipe.replaced(save_every=2, non_finite_limit=3), tmp_path / "run", resume=True
         )  # what was counted before goes on
 
 
@@ -136,7 +135,7 @@ def test_forget_after_when_lines_are_of_anything_then_those_that_are_no_steps_go
 
 def test_run_when_an_earlier_one_left_no_state_then_its_log_is_not_gone_on_with(small_mcn_recipe, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n')
-    run(dataclasses.replace(small_mcn_recipe, steps=1), tmp_path)
+    run(small_mcn_recipe.replaced(steps=1), tmp_path)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1]
 
 
@@ -144,7 +143,7 @@ def test_run_when_an_earlier_one_left_no_state_then_its_log_is_not_gone_on_with(
 
 
 def test_step_note_when_a_step_is_taken_then_its_loss_and_rate(small_mcn_recipe):
-    held = Trainer(dataclasses.replace(small_mcn_recipe, lr=1e-3, warmup=4))
+    held = Trainer(small_mcn_recipe.replaced(lr=1e-3, warmup=4))
     held.step = 2
     assert trainer.step_note(held, {"loss": 12.34567}) == "loss 12.35, rate 0.0005"
     assert trainer.step_note(held, {"loss": float("nan")}) == "loss nan, rate 0.0005"
@@ -177,7 +176,7 @@ def test_run_when_tensorboard_is_wanted_then_every_loss_of_every_step_goes_there
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    run(dataclasses.replace(small_mcn_recipe, steps=2), tmp_path / "run", tensorboard=True)
+    run(small_mcn_recipe.replaced(steps=2), tmp_path / "run", tensorboard=True)
     assert made == [(str(tmp_path / "run" / "tensorboard"), 1), "closed"]
     assert {("loss", 1), ("loss", 2), ("xy", 2)} <= set(written)
 

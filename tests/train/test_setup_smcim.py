@@ -1,14 +1,11 @@
 """How a training of the smcim family starts; for the other families see test_starting.py."""
 
-import dataclasses
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import ResNetConfig, ResNetModel
 
 from deixis.models.encoders.resnet import TinyEncoder
-from deixis.train import setup as starting
 from deixis.train.optimisers import parameter_groups
 from deixis.train.recipes import recipe
 from deixis.train.setup import start_model
@@ -40,7 +37,7 @@ def smcim_tensors(folder, names):
 def test_start_smcim_when_both_encoders_are_given_then_their_weights_and_early_filters_and_norms_frozen(
     smcim_recipe, resnet_folder, bert_folder
 ):
-    model, tokenizer = start_model(dataclasses.replace(smcim_recipe, image_weights=str(resnet_folder)))
+    model, tokenizer = start_model(smcim_recipe.replaced(image_weights=str(resnet_folder)))
     assert tokenizer.vocab_size == model.config.vocab_size == 13
     assert tokenizer.encode(["the red dog " * 9])[0].shape == (1, 7)
     for folder, body in ((resnet_folder, model.encoder.body), (bert_folder, model.text.body)):
@@ -59,13 +56,13 @@ def test_start_smcim_when_both_encoders_are_given_then_their_weights_and_early_f
     assert norms
     assert not any(layer.training for layer in norms)
     rates = {id(p): group["lr"] for group in parameter_groups(model, smcim_recipe) for p in group["params"]}
-    assert {rates[id(p)] for p in model.text.parameters()} == {smcim_recipe.pretrained_lr}
+    assert {rates[id(p)] for p in model.text.parameters()} == {smcim_recipe.optimiser.pretrained_lr}
 
 
 @pytest.mark.parametrize(("encoder", "freeze"), [({"image_encoder": "darknet-tiny"}, True), ({}, False)])
 def test_start_smcim_when_from_scratch_or_nothing_shall_stay_then_all_learns(smcim_recipe, encoder, freeze):
-    fields = {**smcim_recipe.model_fields, **encoder}
-    made = dataclasses.replace(smcim_recipe, model_fields=fields, freeze_image=freeze)
+    fields = {**smcim_recipe.model.fields, **encoder}
+    made = smcim_recipe.replaced(model_fields=fields, freeze_image=freeze)
     model, _ = start_model(made)
     assert all(p.requires_grad for p in model.parameters())
     assert all(m.training for m in model.train().encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
@@ -75,8 +72,8 @@ def test_start_smcim_when_from_scratch_or_nothing_shall_stay_then_all_learns(smc
 def test_start_smcim_when_a_backbone_is_named_then_weights_are_its_own_and_learn_at_its_rate(
     smcim_recipe, resnet_folder, also
 ):
-    made = dataclasses.replace(smcim_recipe, image_weights=str(resnet_folder) if also else "")
-    assert made.weights_of("image") == str(resnet_folder)
+    made = smcim_recipe.replaced(image_weights=str(resnet_folder) if also else "")
+    assert made.model.weights_of("image") == str(resnet_folder)
     model, _ = start_model(made)
     own = model.encoder.body.state_dict()
     theirs = smcim_tensors(resnet_folder, own)
@@ -85,7 +82,7 @@ def test_start_smcim_when_a_backbone_is_named_then_weights_are_its_own_and_learn
     frozen = {id(p) for p in model.encoder.frozen_parameters()}
     assert {id(p) for p in model.encoder.parameters() if not p.requires_grad} == frozen
     rates = {id(p): group["lr"] for group in parameter_groups(model, made) for p in group["params"]}
-    assert {rates[id(p)] for p in model.encoder.parameters() if p.requires_grad} == {made.pretrained_lr}
+    assert {rates[id(p)] for p in model.encoder.parameters() if p.requires_grad} == {made.optimiser.pretrained_lr}
 
 
 def test_start_smcim_when_a_backbone_has_no_weights_then_one_sentence(smcim_recipe, resnet_folder):
@@ -96,8 +93,8 @@ def test_start_smcim_when_a_backbone_has_no_weights_then_one_sentence(smcim_reci
 
 
 def test_start_smcim_when_the_text_encoder_is_named_then_words_and_weights_are_its_own(smcim_recipe, bert_folder):
-    fields = {**smcim_recipe.model_fields, "text_encoder": str(bert_folder)}
-    made = dataclasses.replace(smcim_recipe, model_fields=fields, text_weights="")
+    fields = {**smcim_recipe.model.fields, "text_encoder": str(bert_folder)}
+    made = smcim_recipe.replaced(model_fields=fields, text_weights="")
     model, tokenizer = start_model(made)
     assert tokenizer.vocab_size == model.config.vocab_size == 13
     own = model.text.body.state_dict()
@@ -106,11 +103,11 @@ def test_start_smcim_when_the_text_encoder_is_named_then_words_and_weights_are_i
 
 def test_start_smcim_when_there_is_no_text_encoder_then_one_sentence(smcim_recipe, resnet_folder):
     with pytest.raises(ValueError, match="expected text_weights to name a BERT folder"):
-        start_model(dataclasses.replace(smcim_recipe, text_weights=""))
+        start_model(smcim_recipe.replaced(text_weights=""))
     with pytest.raises(
         FileNotFoundError, match=r"expected a folder with tokenizer\.json, or its name on the hub"
     ) as caught:
-        start_model(dataclasses.replace(smcim_recipe, text_weights=str(resnet_folder)))
+        start_model(smcim_recipe.replaced(text_weights=str(resnet_folder)))
     assert "\n" not in str(caught.value)
 
 
@@ -118,10 +115,10 @@ def test_start_smcim_when_darknet_tiny_then_a_darknet_folder_fills_it(smcim_reci
     loaded = []
     for name in ("net.cfg", "net.weights"):
         (tmp_path / name).touch()
-    monkeypatch.setattr(starting, "read_darknet", lambda cfg, weights, may_end_early: [cfg.name, weights.name])
+    monkeypatch.setattr("deixis.models.weights.darknet.read_darknet", lambda *files: [one.name for one in files])
     monkeypatch.setattr(TinyEncoder, "load_darknet", lambda self, convs: loaded.append(convs))
-    fields = {**smcim_recipe.model_fields, "image_encoder": "darknet-tiny"}
-    model, _ = start_model(dataclasses.replace(smcim_recipe, model_fields=fields, image_weights=str(tmp_path)))
+    fields = {**smcim_recipe.model.fields, "image_encoder": "darknet-tiny"}
+    model, _ = start_model(smcim_recipe.replaced(model_fields=fields, image_weights=str(tmp_path)))
     assert loaded == [["net.cfg", "net.weights"]]
     frozen = {id(p) for p in model.encoder.frozen_parameters()}
     assert {id(p) for p in model.parameters() if not p.requires_grad} == frozen
@@ -131,7 +128,7 @@ def test_start_smcim_when_darknet_tiny_then_a_darknet_folder_fills_it(smcim_reci
     ("stages", "kept"), [(0, ()), (1, ("embeddings.",)), (3, ("embeddings.", "encoder.layer.0.", "encoder.layer.1."))]
 )
 def test_start_smcim_when_text_is_frozen_then_so_much_of_it_from_below_keeps_its_weights(smcim_recipe, stages, kept):
-    model, _ = start_model(dataclasses.replace(smcim_recipe, freeze_text=stages, freeze_image=False))
+    model, _ = start_model(smcim_recipe.replaced(freeze_text=stages, freeze_image=False))
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {
         f"text.body.{name}" for name, _ in model.text.body.named_parameters() if kept and name.startswith(kept)
@@ -140,7 +137,7 @@ def test_start_smcim_when_text_is_frozen_then_so_much_of_it_from_below_keeps_its
 
 def test_start_smcim_when_more_text_shall_freeze_than_there_is_then_one_sentence(smcim_recipe):
     with pytest.raises(ValueError, match=r"expected freeze_text in 0\.\.4, .* got 5; lower it"):
-        start_model(dataclasses.replace(smcim_recipe, freeze_text=5))
+        start_model(smcim_recipe.replaced(freeze_text=5))
 
 
 def test_start_when_text_of_another_family_shall_freeze_then_one_sentence(

@@ -1,4 +1,3 @@
-import dataclasses
 import errno
 import json
 import os
@@ -90,7 +89,7 @@ def test_state_when_killed_between_any_two_file_operations_then_one_of_both_stat
 def test_run_when_killed_at_any_file_operation_of_its_end_then_it_resumes_to_the_same_end(
     small_mcn_recipe, tmp_path, monkeypatch
 ):
-    made = dataclasses.replace(small_mcn_recipe, steps=2, save_every=1, keep=2)
+    made = small_mcn_recipe.replaced(steps=2, save_every=1, keep=2)
     run(made, tmp_path / "unbroken")
     wanted = logged(tmp_path / "unbroken")
     weights = torch.load(tmp_path / "unbroken" / "state.pt", weights_only=True)["model"]

@@ -17,7 +17,7 @@ from deixis.geometry.masks import read_mask
 from deixis.hub import load_checkpoint
 from deixis.language.tokenizers import WordTokenizer
 from deixis.models.deixis.model import DeixisModel
-from deixis.models.deixis.proposals import pairwise_iou
+from deixis.models.deixis.proposals import box_iou
 from deixis.train import setup as starting
 from deixis.train import trainer
 from deixis.train.batch_loader import Steps, batches
@@ -54,7 +54,7 @@ def logged(folder):
 def snapshot(held):
     """Everything that a step may change, but the step's number."""
     state = {f"model.{name}": p.clone() for name, p in held.model.state_dict().items()}
-    state |= {f"helper.{name}": p.clone() for name, p in held.objective.helper.state_dict().items()}
+    state |= {f"helper.{name}": p.clone() for name, p in held.criterion.helper.state_dict().items()}
     state |= {f"average.{name}": p.clone() for name, p in held.average.items()}
     for index, values in held.optimiser.state_dict()["state"].items():
         state |= {f"optimiser.{index}.{name}": value.clone() for name, value in values.items()}
@@ -181,8 +181,8 @@ def test_log_line_when_losses_are_not_finite_then_null():
 
 def test_batches_when_workers_differ_then_the_same_and_they_start_anywhere(small_recipe):
     source = starting.start_data(small_recipe)
-    alone = list(batches(source, dataclasses.replace(small_recipe, steps=4), 0))
-    helped = list(batches(source, dataclasses.replace(small_recipe, steps=4, workers=1), 2))
+    alone = list(batches(source, small_recipe.replaced(steps=4), 0))
+    helped = list(batches(source, small_recipe.replaced(steps=4, workers=1), 2))
     assert (len(alone), len(helped)) == (4, 2)
     for one, two in zip(alone[2:], helped, strict=True):
         for field in dataclasses.fields(one):
@@ -190,13 +190,13 @@ def test_batches_when_workers_differ_then_the_same_and_they_start_anywhere(small
 
 
 def test_batches_when_sizes_are_several_then_one_a_step_out_of_them(small_recipe):
-    made = dataclasses.replace(small_recipe, image_sizes=(64, 96), steps=12)
+    made = small_recipe.replaced(image_sizes=(64, 96), steps=12)
     assert {b.pixels.shape[1] for b in batches(starting.start_data(made), made, 0)} == {64, 96}
 
 
 def test_batches_when_rules_are_given_then_every_batch_follows_them(small_recipe):
     source = starting.start_data(small_recipe)
-    (one, _) = batches(source, dataclasses.replace(small_recipe, steps=2), 0, CanvasRules(32, "nearest"))
+    (one, _) = batches(source, small_recipe.replaced(steps=2), 0, CanvasRules(32, "nearest"))
     assert one.masks.shape[1:] == (2, 2)
     assert set(np.unique(one.masks)) <= {0, 1}
 
@@ -274,7 +274,7 @@ def test_restore_when_state_does_not_fit_then_one_sentence_names_the_file(small_
 def test_resume_when_state_is_of_another_shape_then_the_runs_recipe_is_left_alone(small_recipe, small_fields, tmp_path):
     Trainer(small_recipe).save(tmp_path)
     (tmp_path / "recipe.json").write_text("{}")
-    other = dataclasses.replace(small_recipe, model_fields={**small_fields, "mask_dim": 16})
+    other = small_recipe.replaced(model_fields={**small_fields, "mask_dim": 16})
     with pytest.raises(ValueError, match=r"state\.pt"):
         run(other, tmp_path, resume=True)
     assert (tmp_path / "recipe.json").read_text() == "{}"
@@ -288,7 +288,7 @@ def test_step_when_taken_then_parameters_and_average_move_and_frozen_ones_do_not
     before = snapshot(held)
     losses = held.train_step(batch)
     assert losses["loss"] == pytest.approx(
-        sum(held.objective.weights[name] * losses[name] for name in LOSSES), rel=1e-4
+        sum(held.criterion.weights[name] * losses[name] for name in LOSSES), rel=1e-4
     )
     for name, p in held.model.named_parameters():
         if p.requires_grad and (name.endswith("key.bias") or name.startswith(UNREACHED)):
@@ -321,7 +321,7 @@ def test_step_when_loss_or_gradient_is_not_finite_then_nothing_changes_but_the_c
     held = Trainer(small_recipe)
     held.train_step(batch)
     before = snapshot(held)
-    monkeypatch.setattr(held.objective, "losses", lambda batch: wrong_losses(held.model, loss, slope))
+    monkeypatch.setattr(held.criterion, "forward", lambda batch: wrong_losses(held.model, loss, slope))
     held.train_step(batch)
     assert_same_state(before, snapshot(held))
     assert held.step == 2
@@ -373,7 +373,7 @@ def test_training_when_eight_drawn_scenes_repeat_then_it_learns_them_by_heart(sm
     with torch.no_grad():
         scene = model.eval().encode_image(pixels, torch.from_numpy(fixed.content))
         answer = model.answer(scene.pick(torch.from_numpy(fixed.image_index)), ids, valid)
-    overlap = pairwise_iou(answer.boxes, torch.from_numpy(fixed.boxes))
+    overlap = box_iou(answer.boxes, torch.from_numpy(fixed.boxes))
     assert (overlap > 0.5).sum() >= 7
     inside = (answer.mask_probability > 0.5) == (torch.from_numpy(fixed.masks) > 0.5)
     assert inside.float().mean() > 0.95
@@ -387,7 +387,7 @@ def test_mixture_when_of_the_recipe_then_steps_go_through_it(small_recipe):
 
 
 def test_helper_when_words_have_a_weight_then_it_learns_and_is_saved(small_recipe, batch, tmp_path):
-    made = dataclasses.replace(small_recipe, words_weight=1.0)
+    made = small_recipe.replaced(words_weight=1.0)
     held = Trainer(made)
     before = snapshot(held)
     assert len(batch.thing_index) > 0
@@ -404,7 +404,7 @@ def test_helper_when_words_have_a_weight_then_it_learns_and_is_saved(small_recip
 def test_clip_when_0_then_the_gradient_is_as_it_is(small_recipe, batch):
     moved = []
     for clip in (0.0, 1e9, 1e-9):
-        held = Trainer(dataclasses.replace(small_recipe, clip=clip))
+        held = Trainer(small_recipe.replaced(clip=clip))
         torch.manual_seed(0)
         held.train_step(batch)
         moved.append(held.model.exists[0].weight.grad.abs().max().item())
@@ -436,8 +436,8 @@ def test_mcn_run_when_broken_off_then_it_goes_on_to_the_same_end_statistics_incl
 
 
 def test_mcn_run_when_it_starts_then_batches_follow_the_models_stride_and_grey(small_mcn_recipe, tmp_path, monkeypatch):
-    made = dataclasses.replace(
-        small_mcn_recipe, steps=1, mask_target="nearest", model_fields={**small_mcn_recipe.model_fields, "fill": 9}
+    made = small_mcn_recipe.replaced(
+        steps=1, mask_target="nearest", model_fields={**small_mcn_recipe.model.fields, "fill": 9}
     )
     seen = []
 
@@ -447,8 +447,8 @@ def test_mcn_run_when_it_starts_then_batches_follow_the_models_stride_and_grey(s
 
     monkeypatch.setattr(trainer, "batches", batches)
     run(made, tmp_path / "mcn")
-    fields = {**made.model_fields, "structure": "single-res-13", "cem": "off"}
-    run(dataclasses.replace(made, mask_target="area", model_fields=fields), tmp_path / "coarse")
+    fields = {**made.model.fields, "structure": "single-res-13", "cem": "off"}
+    run(made.replaced(mask_target="area", model_fields=fields), tmp_path / "coarse")
     assert seen == [CanvasRules(8, "nearest", 9), CanvasRules(32, "area", 9)]
 
 
@@ -458,7 +458,7 @@ def test_mcn_step_when_loss_or_gradient_is_not_finite_then_statistics_are_as_bef
 ):
     held = Trainer(small_mcn_recipe)
     held.train_step(mcn_batch)
-    before, losses = snapshot(held), held.objective.losses
+    before, losses = snapshot(held), held.criterion.forward
 
     def wrong(batch):
         value = next(iter(losses(batch).values()))
@@ -466,14 +466,14 @@ def test_mcn_step_when_loss_or_gradient_is_not_finite_then_statistics_are_as_bef
         value.register_hook(lambda gradient: gradient * slope)
         return {"xy": value}
 
-    monkeypatch.setattr(held.objective, "losses", wrong)
+    monkeypatch.setattr(held.criterion, "forward", wrong)
     held.train_step(mcn_batch)
     assert_same_state(before, snapshot(held))
     assert held.step == 2
 
 
 def test_average_when_ema_is_0_then_the_weights_themselves(small_mcn_recipe, mcn_batch):
-    held = Trainer(dataclasses.replace(small_mcn_recipe, ema=0.0))
+    held = Trainer(small_mcn_recipe.replaced(ema=0.0))
     held.train_step(mcn_batch)
     assert_same_state(dict(held.averaged_model().state_dict()), dict(held.model.state_dict()))
 
@@ -491,9 +491,9 @@ def phrased(tmp_path, small_mcn_recipe):
     lines.append({"image": "0.png", "phrase": "the left one", "box": [0, 0, 20, 40], "split": "train"})
     lines.append({"image": "1.png", "phrase": "right", "box": [30, 0, 60, 40], "split": "train"})
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return dataclasses.replace(
-        small_mcn_recipe, phrased=f"{tmp_path / 'own.jsonl'}:train", epochs=2, images=3, phrases=1, absent=0.0,
-        schedule="steps", milestones=(2,), warmup=0, optimiser="adam", clip=0.0, ema=0.0, mask_target="nearest",
+    return small_mcn_recipe.replaced(
+        phrased=f"{tmp_path / 'own.jsonl'}:train", epochs=2, images=3, phrases=1, absent=0.0, schedule="steps",
+        milestones=(2,), warmup=0, optimiser="adam", clip=0.0, ema=0.0, mask_target="nearest",
     )  # fmt: skip
 
 
@@ -516,25 +516,25 @@ def test_run_when_epochs_are_told_then_so_many_steps_and_the_rate_falls_between_
 def test_run_when_epochs_are_told_then_the_checkpoints_recipe_reads_as_the_run_was(phrased, tmp_path):
     stored = json.loads((run(phrased, tmp_path / "run") / "config.json").read_text())["recipe"]
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    again = dataclasses.replace(phrased, **{**values, "phrased": phrased.phrased})
+    again = phrased.replaced(**{**values, "phrased": phrased.data.phrased})
     told = starting.in_steps(again, starting.start_data(again))
-    assert (told.steps, told.milestones) == (4, (2,))
+    assert (told.optimiser.steps, told.optimiser.milestones) == (4, (2,))
 
 
 def test_recorded_when_files_are_named_then_not_where_they_lay(phrased):
-    stored = json.dumps(recorded(dataclasses.replace(phrased, root="/home/somebody/data/refer")))
+    stored = json.dumps(recorded(phrased.replaced(root="/home/somebody/data/refer")))
     assert "somebody" not in stored
-    photos = dataclasses.replace(phrased, phrased="", epochs=0, milestones=(), instances="/home/somebody/coco/a.json")
+    photos = phrased.replaced(phrased="", epochs=0, milestones=(), instances="/home/somebody/coco/a.json")
     assert "somebody" not in json.dumps(recorded(photos))
-    assert str(phrased.phrased.rsplit("/", 2)[0]) not in stored
+    assert str(phrased.data.phrased.rsplit("/", 2)[0]) not in stored
     assert "own.jsonl:train" in stored
-    assert recorded(dataclasses.replace(phrased, phrased="refcoco+:train"))["phrased"] == "refcoco+:train"
+    assert recorded(phrased.replaced(phrased="refcoco+:train"))["phrased"] == "refcoco+:train"
 
 
 def test_run_when_data_brings_its_expressions_then_they_are_opened_once(phrased, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(starting, "open_dataset", lambda name, **how: opened.append(name) or open_dataset(name, **how))
-    checkpoint = run(dataclasses.replace(phrased, epochs=1, milestones=()), tmp_path / "run")
+    checkpoint = run(phrased.replaced(epochs=1, milestones=()), tmp_path / "run")
     assert len(opened) == 1
     assert load_checkpoint(checkpoint).tokenizer.words == ["left", "0", "1", "2", "the", "one", "right"]
 

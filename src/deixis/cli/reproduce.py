@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from deixis.charts import BarPanel, Panel
     from deixis.grounder import Grounder
     from deixis.papers.measure import GivenModel, Meter, Plan
+    from deixis.recipe import Recipe
     from deixis.structures import Sample
-    from deixis.train.recipes import Recipe
 
 _DATA = {
     "small": ("scenes", "scenes+", "scenesg"),
@@ -133,7 +133,7 @@ def _refuse_fields_of_rows(experiment: Experiment, overrides: Mapping[str, Any],
     """Raise BadParameter where an option for all rows would be overruled by what makes one of them."""
     inner = overrides.get("model_fields", {})
     named = [one for one in overrides if one != "model_fields"]
-    named += [f"model_fields.{one}" for one, value in inner.items() if value != base.model_fields.get(one)]
+    named += [f"model_fields.{one}" for one, value in inner.items() if value != base.model.fields.get(one)]
     for row in experiment.rows:
         own = [*row.recipe_fields, *(f"model_fields.{one}" for one in row.model_fields)]
         if clash := sorted({*named} & {*own}):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,7 +40,7 @@ def compare(
         check_chart(out)
     from deixis.train.curves import draw_curves, read_log
 
-    recipes = [asdict(read_recipe(folder)) for folder in (one, two)]
+    recipes = [read_recipe(folder).flat() for folder in (one, two)]
     curves = [read_log(folder).curves for folder in (one, two)]
     typer.echo(f"A: {one}\nB: {two}\n")
     typer.echo("\n".join(recipe_differences(*recipes)) or "The recipes are the same.")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deixis.cli.running import sentence, tell, tell_problems
-from deixis.train.recipe_checks import renamed
-from deixis.train.recipes import Recipe, list_recipes, recipe, recipe_of_json
+from deixis.recipe import FIELD_NAMES, RETIRED, Recipe, recipe_of_json, with_todays_names
+from deixis.train.recipes import list_recipes, recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +67,7 @@ def train(
     else:
         chosen, values = _choose(str(name), context.args)
     if show:
-        typer.echo(json.dumps(asdict(chosen), indent=1))
+        typer.echo(chosen.to_json())
     elif find_batch:
         _find_batch(chosen, memory_gb)
     elif memory_gb is not None:
@@ -120,10 +119,10 @@ def _train(chosen: Recipe, folder: Path, named: frozenset[str], options: dict[st
         tell(f"training in {folder}; losses go to {folder / 'metrics.jsonl'}")
         from deixis.tools.leaks import leak_warning
 
-        if warning := leak_warning(chosen):
+        if warning := leak_warning(chosen.flat()):
             tell(warning)
     try:
-        if chosen.check_every:
+        if chosen.run.check_every:
             from deixis.train.finetune import finetune
             from deixis.train.finetune_report import measure
 
@@ -182,32 +181,30 @@ def parse_fields(arguments: Sequence[str], base: Recipe) -> dict[str, Any]:
     Raises:
         typer.BadParameter: an unknown field, a missing value, or one of another type.
     """
-    known = [one.name for one in fields(base)]
     values: dict[str, Any] = {}
     words = iter(arguments)
     for word in words:
         option, equals, raw = word.removeprefix("--").partition("=")
         name, _, inner = option.replace("-", "_").partition(".")
-        if word.startswith("--") and name == "bfloat16":
-            raise typer.BadParameter(f"expected --precision auto, float32 or bfloat16, got {word!r}; say it so")
-        if not word.startswith("--") or name not in known:
-            raise typer.BadParameter(f"expected --FIELD out of {', '.join(known)}, got {word!r}")
+        if not word.startswith("--") or name not in FIELD_NAMES:
+            now = f"; it is --{RETIRED[name]} now" if RETIRED.get(name) else ""
+            raise typer.BadParameter(f"expected --FIELD out of {', '.join(FIELD_NAMES)}, got {word!r}{now}")
         if not equals:
             raw = next(words, "--")
             if raw.startswith("--"):
                 raise typer.BadParameter(f"expected a value after {word}, got {'none' if raw == '--' else repr(raw)}")
         if inner:
-            values[name] = {**getattr(base, name), **values.get(name, {}), inner: _typed(word, raw, None)}
+            values[name] = {**base.get(name), **values.get(name, {}), inner: _typed(word, raw, None)}
         else:
-            values[name] = _typed(word, raw, getattr(base, name))
+            values[name] = _typed(word, raw, base.get(name))
     return values
 
 
 def command_for(name: str, made: Recipe, out: Path) -> str:
     """``deixis train`` with every field that differs from the recipe of that name."""
-    base = asdict(recipe(name))
+    base = recipe(name).flat()
     words = ["deixis", "train", name]
-    for field_name, value in asdict(made).items():
+    for field_name, value in made.flat().items():
         if value != base[field_name]:
             words += [f"--{field_name}", value if isinstance(value, str) else json.dumps(value)]
     return shlex.join([*words, "--out", str(out)])
@@ -250,7 +247,7 @@ def read_recipe(folder: Path) -> Recipe:
         raise ValueError(
             f"expected an object of fields in {str(path)!r}, got {type(stored).__name__}; train anew in another folder"
         )
-    if unknown := sorted(set(renamed(stored)) - {one.name for one in fields(Recipe)}):
+    if unknown := sorted(set(with_todays_names(stored)) - set(FIELD_NAMES)):
         raise ValueError(
             f"expected the fields of a recipe in {str(path)!r}, got {unknown!r} too; resume with the version that "
             "wrote it"

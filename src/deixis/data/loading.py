@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,33 +24,10 @@ from deixis.data.pictures import Picture, Target, Thing, boxed, counted
 from deixis.data.scenes import draw_scene
 from deixis.geometry.images import FILL, Letterbox, letterbox
 from deixis.geometry.masks import read_mask
-from deixis.structures import BoxXyxy
+from deixis.structures import BoxXyxy, TrainingBatch
 
 TOKEN_STRIDE = 16
 MAX_DRAWS = 20
-
-
-@dataclass(frozen=True)
-class TrainingBatch:
-    """Arrays for one step."""
-
-    pixels: NDArray[np.uint8]  # [B, S, S, 3]
-    content: NDArray[np.float32]  # [B, 4] the picture's xyxy as fractions of the canvas
-    phrases: list[str]
-    image_index: NDArray[np.int64]  # [P]
-    boxes: NDArray[np.float32]  # [P, 4] xyxy as fractions of the canvas
-    masks: NDArray[np.float32]  # [P, S/stride, S/stride], 0..1
-    has_mask: NDArray[np.bool_]  # [P]
-    present: NDArray[np.bool_]  # [P], False: the phrase means nothing in its image
-    thing_index: NDArray[np.int64]  # [K] the image of each thing whose kind, colour or texture is known
-    thing_cells: NDArray[np.float32]  # [K, S/16 * S/16] each cell's share of the thing, sums to 1
-    thing_labels: NDArray[np.int64]  # [K, groups] see `word_labels`
-    boxed_index: NDArray[np.int64]  # [I] the image of each annotated thing, spoken of or not
-    boxed_boxes: NDArray[np.float32]  # [I, 4] xyxy as fractions of the canvas
-    boxed_labels: NDArray[np.int64]  # [I, groups] see `word_labels`
-    complete: NDArray[np.bool_]  # [B] whether all things of the picture are annotated
-    seen: dict[str, NDArray[Any]] | None = None
-    """What the image side made of the pixels, by the names of the ``deixis`` family's `Proposals`, if known."""
 
 
 @dataclass(frozen=True)

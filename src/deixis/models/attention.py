@@ -5,6 +5,9 @@ Letters: B phrases, N visual tokens, T text tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -156,6 +159,34 @@ class AlternateAttention(nn.Module):
         visual = self.visual(visual, textual, token_valid, query_position=position)
         textual = self.textual(textual, visual, pixel_valid, memory_position=position)
         return visual, textual
+
+
+def attend_in_groups(
+    step: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]],
+    groups: nn.ModuleList,
+    textual_in: nn.ModuleList,
+    visuals: Iterable[Tensor],
+    grains: Iterable[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Grouping: each group's layers on its own pixels and its own grain of words. SMCIM section III-B2.
+
+    Args:
+        step: applies a layer to pixels [B, N, D] and words [B, T, D].
+        groups: the layers of each group.
+        textual_in: what brings each grain to the group's width.
+        visuals: one [B, N, D] for each group.
+        grains: one [B, T, text_dim] for each group.
+
+    Returns:
+        Pixels and words of all groups side by side.
+    """
+    pairs = []
+    for layers, enter, visual, grain in zip(groups, textual_in, visuals, grains, strict=True):
+        textual = enter(grain)
+        for layer in cast(Iterable[nn.Module], layers):
+            visual, textual = step(layer, visual, textual)
+        pairs.append((visual, textual))
+    return torch.cat([visual for visual, _ in pairs], -1), torch.cat([textual for _, textual in pairs], -1)
 
 
 class PositionEncoding(nn.Module):

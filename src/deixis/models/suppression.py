@@ -10,7 +10,7 @@ Each member multiplies a mask's probabilities by one factor inside the box and b
 | `adaptive` | ASNLS, Eq. 11         | 2 - p  | p       |
 
 p is the box's confidence. Products are not clipped and may exceed 1. A threshold t on the product is a threshold
-t / factor on the probability itself (`effective_thresholds`): at t = 0.35 and p below 0.35 nothing outside can pass, so
+t / factor on the probability itself: at t = 0.35 and p below 0.35 nothing outside can pass, so
 that an unsure box turns `adaptive` into a hard crop.
 """
 
@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deixis.config import SUPPRESSIONS
 from deixis.geometry.images import Letterbox
+from deixis.models.config import SUPPRESSIONS
 
 MASK_THRESHOLD = 0.35
 """A pixel belongs to the mask above this probability. MCN, section 4.3."""
@@ -32,28 +32,12 @@ ORDERS = ("original", "official")
 """In which frame `finish_mask` suppresses."""
 
 
-def suppression_factors(
-    method: str,
-    confidence: float,
-    *,
-    alpha_up: float = 1.5,
-    alpha_dec: float = 0.5,
-    lambda_au: float = -1.0,
-    lambda_bu: float = 2.0,
-    lambda_ad: float = 1.0,
-    lambda_bd: float = 0.0,
-) -> tuple[float, float]:
-    """The factors (inside, outside) of a method; the defaults are the paper's.
+def suppression_factors(method: str, confidence: float) -> tuple[float, float]:
+    """The factors (inside, outside) of a method, with the paper's constants.
 
     Args:
         method: one of `deixis.config.SUPPRESSIONS`.
-        confidence: p in 0..1; only ``adaptive`` looks at its value.
-        alpha_up: inside, for ``soft``.
-        alpha_dec: outside, for ``soft``.
-        lambda_au: inside, for ``adaptive``: lambda_au * p + lambda_bu.
-        lambda_bu: see lambda_au.
-        lambda_ad: outside, for ``adaptive``: lambda_ad * p + lambda_bd.
-        lambda_bd: see lambda_ad.
+        confidence: p in 0..1; only ``adaptive`` depends on its value.
 
     Raises:
         ValueError: there is no such method, or the confidence is not in 0..1.
@@ -63,31 +47,16 @@ def suppression_factors(
     factors = {
         "none": (1.0, 1.0),
         "crop": (1.0, 0.0),
-        "soft": (alpha_up, alpha_dec),  # MCN Eq. 10
-        "adaptive": (lambda_au * confidence + lambda_bu, lambda_ad * confidence + lambda_bd),  # MCN Eq. 11
+        "soft": (1.5, 0.5),  # MCN Eq. 10
+        "adaptive": (2.0 - confidence, confidence),  # MCN Eq. 11
     }
     if method not in factors:
         raise ValueError(f"expected a suppression out of {SUPPRESSIONS}, got {method!r}")
     return factors[method]
 
 
-def effective_thresholds(method: str, confidence: float, threshold: float = MASK_THRESHOLD) -> tuple[float, float]:
-    """The thresholds (inside, outside) on the probability that a threshold on the product amounts to.
-
-    A probability is at most 1, so where a threshold is 1 or more nothing can pass; it is infinite for a factor of 0.
-    """
-    inside, outside = (
-        threshold / factor if factor > 0 else math.inf for factor in suppression_factors(method, confidence)
-    )
-    return inside, outside
-
-
 def suppress(
-    method: str,
-    probability: NDArray[np.float32],
-    box_xyxy_px: Sequence[float],
-    confidence: float,
-    **factors: float,
+    method: str, probability: NDArray[np.float32], box_xyxy_px: Sequence[float], confidence: float
 ) -> NDArray[np.float32]:
     """Raise the mask inside the box and lower it outside, as `method` says. MCN Eq. 10 and 11.
 
@@ -97,7 +66,6 @@ def suppress(
         box_xyxy_px: the box, continuous edges; rows and columns that it touches count as inside. A box that lies
             outside or has no area holds no pixel, so that all are outside of it.
         confidence: p in 0..1 of the box.
-        factors: the keywords of `suppression_factors`, where they are not to be the paper's.
 
     Returns:
         [H, W]; values may exceed 1.
@@ -108,22 +76,11 @@ def suppress(
     """
     if probability.ndim != 2:
         raise ValueError(f"expected a map [H, W], got shape {probability.shape!r}; give one mask at a time")
-    inside, outside = suppression_factors(method, confidence, **factors)
+    inside, outside = suppression_factors(method, confidence)
     rows, columns = _touched(box_xyxy_px, probability.shape)
     out = probability * np.float32(outside)
     out[rows, columns] = probability[rows, columns] * np.float32(inside)
     return out
-
-
-def suppress_adaptive(
-    probability: NDArray[np.float32], box_xyxy_px: Sequence[float], confidence: float, **lambdas: float
-) -> NDArray[np.float32]:
-    """Raise the mask inside the box and lower it outside, the more so the less sure the box. MCN Eq. 11.
-
-    Inside, the factor is 2 - p, outside p, with p the box's confidence: p = 1 changes nothing. The rest is as in
-    `suppress`.
-    """
-    return suppress("adaptive", probability, box_xyxy_px, confidence, **lambdas)
 
 
 def finish_mask(

@@ -11,19 +11,20 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from deixis.config import config_to_dict, preset
+from deixis.config import config_from_dict, config_to_dict, preset
 from deixis.data import parse_dataset_spec
 from deixis.evaluate.evaluate import evaluate_command_result
 from deixis.files import write_text
 from deixis.hub import find_checkpoint
 from deixis.papers.tables import IE, REC, RES, Comparison, Experiment, Part, Row, on_part
+from deixis.recipe import Recipe
 from deixis.text_tables import cell, markdown_table
-from deixis.train.recipes import Recipe, recipe
+from deixis.train.recipes import recipe
 from deixis.train.trainer import run
 
 SMALL_STEPS = 300
@@ -158,19 +159,20 @@ class Plan:
         fields = {**shared, **self.overrides, **row.recipe_fields, "seed": seed}
         if not fields.get("start"):  # a checkpoint has its own sizes
             common = self.overrides.get("model_fields", {})
-            fields["model_fields"] = {**recipe(name).model_fields, **common, **row.model_fields}
+            fields["model_fields"] = {**recipe(name).model.fields, **common, **row.model_fields}
         return recipe(name, **fields)
 
     def folder_of(self, row: Row, seed: int) -> Path:
         """Where that training lies: the same for rows and tables that share it."""
         made = self.recipe_of(row, seed)
-        ordinary = asdict(Recipe())
-        key = {name: one for name, one in asdict(made).items() if one != ordinary[name] and name not in _UNLEARNT}
-        sizes = config_to_dict(preset(made.model, **made.model_fields))  # a default that is named changes nothing
-        ordinary_sizes = asdict(type(preset(made.model))())
+        ordinary = Recipe().flat()
+        key = {name: one for name, one in made.flat().items() if one != ordinary[name] and name not in _UNLEARNT}
+        chosen = made.model
+        sizes = config_to_dict(preset(chosen.preset, **chosen.fields))  # a default that is named changes nothing
+        ordinary_sizes = config_to_dict(config_from_dict({"family": sizes["family"]}))
         key["model_fields"] = {name: value for name, value in sizes.items() if value != ordinary_sizes[name]}
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:10]
-        return self.meter.out / f"{made.model}-{digest}-seed{seed}"
+        return self.meter.out / f"{chosen.preset}-{digest}-seed{seed}"
 
     def train(self, row: Row, seed: int) -> Path:
         """The checkpoint of that row; trained to the end if it is not."""
@@ -231,9 +233,9 @@ def plan_commands(plans: Iterable[Plan]) -> Iterator[str]:
 
 def _training_command(name: str, made: Recipe, out: Path) -> str:
     """``deixis train`` with every field that differs from the recipe of that name."""
-    base = asdict(recipe(name))
+    base = recipe(name).flat()
     words = ["deixis", "train", name]
-    for field_name, value in asdict(made).items():
+    for field_name, value in made.flat().items():
         if value != base[field_name]:
             words += [f"--{field_name}", value if isinstance(value, str) else json.dumps(value)]
     return shlex.join([*words, "--out", str(out)])

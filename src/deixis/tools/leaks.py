@@ -284,7 +284,7 @@ def leak_warning(trained: object, dataset: str | None = None, split: str | None 
     Names tell of public data sets only; for the user's own files ``deixis data leaks`` looks.
 
     Args:
-        trained: a recipe, its fields, or the ``config.json`` of a checkpoint that holds them as ``recipe``. What it
+        trained: the fields of a recipe, or the ``config.json`` of a checkpoint that holds them as ``recipe``. What it
             started from is followed through the checkpoints that are still there.
         dataset: the name of the data set to be measured on; None for all that papers measure on.
         split: its split.

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deixis.train.batch_advice import RATES, scaled_for_batch
-from deixis.train.recipes import Recipe, recipe_of_json
+from deixis.recipe import RATES, Recipe, recipe_of_json
+from deixis.train.recipes import scaled_for_batch
 
 SHARE = 0.9
 """Of the memory that is free now, so much may be filled."""
@@ -62,7 +62,7 @@ def find_batch(recipe: Recipe, attempt: Callable[[int], Try], tell: Callable[[Tr
         return one.fits
 
     best: Try | None = None
-    images, low, high = min(recipe.images, MOST_IMAGES), 0, MOST_IMAGES + 1
+    images, low, high = min(recipe.data.images, MOST_IMAGES), 0, MOST_IMAGES + 1
     while high - low > max(1, low // _FINE):
         low, high = (images, high) if fits(images) else (low, images)
         if low == MOST_IMAGES:
@@ -82,7 +82,7 @@ def try_batch(recipe: Recipe, limit_bytes: int | None, images: int) -> Try:
     Raises:
         ValueError: the process failed otherwise; with its last line.
     """
-    told = json.dumps({"recipe": asdict(replace(recipe, images=images)), "limit": limit_bytes})
+    told = json.dumps({"recipe": recipe.replaced(images=images).flat(), "limit": limit_bytes})
     done = subprocess.run(
         [sys.executable, "-m", "deixis.train.batch_finder"], input=told, capture_output=True, text=True, check=False
     )
@@ -114,8 +114,8 @@ def free_bytes() -> int | None:
 def advice(recipe: Recipe, images: int) -> str:
     """What a batch of so many pictures does to the rates, in one line."""
     moved = scaled_for_batch(recipe, images)
-    rates = ", ".join(f"{name} {getattr(recipe, name):.2g} -> {getattr(moved, name):.2g}" for name in RATES)
-    if recipe.printed_images and recipe.scale_lr:
+    rates = ", ".join(f"{name} {recipe.get(name):.2g} -> {moved.get(name):.2g}" for name in RATES)
+    if recipe.optimiser.printed_images and recipe.optimiser.scale_lr:
         return f"with --images {images} the recipe's rates that you do not name move by themselves: {rates}"
     return f"rates stay as they are with --images {images}; those that do about the same an epoch: {rates}"
 
@@ -134,7 +134,7 @@ def main() -> None:
         _limit_memory(told["limit"])
     try:
         source = start_data(made)
-        made = replace(in_steps(made, source), steps=2, workers=0, image_sizes=(max(made.image_sizes),))
+        made = in_steps(made, source).replaced(steps=2, workers=0, image_sizes=(max(made.data.image_sizes),))
         trainer = Trainer(made, getattr(source, "samples", ()))
         seconds = 0.0
         for batch in batches(source, made, 0, canvas_rules(trainer.model, made)):

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from deixis.data.epochs import Epochs
 from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
-from deixis.train.recipes import Recipe
+from deixis.recipe import Recipe
 
 if TYPE_CHECKING:
     from deixis.train.pool import Pool
@@ -35,10 +35,10 @@ class Steps(Dataset[TrainingBatch]):
 
     def __getitem__(self, step: int) -> TrainingBatch:
         """The batch of that step."""
-        r = self.recipe
-        size = random.Random(r.seed * 1_000_003 + step).choice(r.image_sizes)
+        seed, data = self.recipe.run.seed, self.recipe.data
+        size = random.Random(seed * 1_000_003 + step).choice(data.image_sizes)
         return self.source.batch(
-            r.seed, step, images=r.images, phrases=r.phrases, size=size, absent=r.absent, rules=self.rules
+            seed, step, images=data.images, phrases=data.phrases, size=size, absent=data.absent, rules=self.rules
         )
 
 
@@ -52,9 +52,9 @@ def batches(
     loader = DataLoader(
         Steps(source, recipe, rules),
         batch_size=None,
-        sampler=range(start, recipe.steps),
-        num_workers=recipe.workers,
-        prefetch_factor=4 if recipe.workers else None,
+        sampler=range(start, recipe.optimiser.steps),
+        num_workers=recipe.run.workers,
+        prefetch_factor=4 if recipe.run.workers else None,
         generator=torch.Generator(),  # else every start takes a number from the generator that dropout uses
         worker_init_fn=partial(_begin_worker, parent=os.getpid()),
     )

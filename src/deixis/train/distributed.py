@@ -1,28 +1,123 @@
-"""One training by several processes under torchrun: gloo between CPUs, NCCL between GPUs.
+"""A batch in parts: one after the other to save memory, and by several processes under torchrun (gloo or NCCL).
 
-Every process makes the whole batch and works on its share of the pictures; gradients are added up, so that the step is
-that of one process. Batch-norm is synchronised on GPUs; on CPUs, where torch has no such layer, each process normalises
-its own share, and the running statistics are averaged after each step.
+Every process makes the whole batch and works on its share of the images; gradients are added up, so that the step is
+that of one process, as losses that are means count by each part's share. Batch-norm is synchronised on GPUs; on CPUs,
+where torch has no such layer, each process normalises its own share, and the running statistics are averaged after each
+step.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from deixis.models.base import GroundingModel
-from deixis.train.parts import Part, is_largest
+from deixis.structures import TrainingBatch
 
+_LARGEST = ("difficulty_max", "sigma")
+"""Beginnings of names of what is no mean: of several parts the largest counts."""
 _BUCKET = 4_000_000
 """Values of gradients that travel together."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a batch with all that belongs to them."""
+
+    batch: TrainingBatch
+    shares: dict[str, float] = field(default_factory=dict)
+    """The part's share, 0..1, of what a mean may be over: see `Criterion.averaged_over`. Empty: the whole batch."""
+
+
+def split_batch(batch: TrainingBatch, count: int) -> list[Part]:
+    """``count`` parts of about as many images each, whose losses times their shares add up to the batch's.
+
+    Where there are fewer images, some parts hold a copy of the first one that counts for nothing, so that every process
+    takes every step that the others wait for.
+    """
+    if count == 1:
+        return [Part(batch)]
+    whole = _counts(batch)
+    parts = []
+    for images in np.array_split(np.arange(len(batch.pixels)), count):
+        chosen = images_of(batch, images if len(images) else np.arange(1))
+        own = _counts(chosen) if len(images) else dict.fromkeys(whole, 0)
+        parts.append(Part(chosen, {name: own[name] / max(whole[name], 1) for name in whole}))
+    return parts
+
+
+def images_of(batch: TrainingBatch, images: NDArray[np.int64]) -> TrainingBatch:
+    """Neighbouring images of a batch, with their phrases and instances."""
+    rows = np.isin(batch.image_index, images)
+    things = np.isin(batch.thing_index, images)
+    boxed = np.isin(batch.boxed_index, images)
+    return replace(
+        batch,
+        pixels=batch.pixels[images],
+        content=batch.content[images],
+        phrases=[phrase for phrase, one in zip(batch.phrases, rows, strict=True) if one],
+        image_index=batch.image_index[rows] - images[0],
+        boxes=batch.boxes[rows],
+        masks=batch.masks[rows],
+        has_mask=batch.has_mask[rows],
+        present=batch.present[rows],
+        thing_index=batch.thing_index[things] - images[0],
+        thing_cells=batch.thing_cells[things],
+        thing_labels=batch.thing_labels[things],
+        boxed_index=batch.boxed_index[boxed] - images[0],
+        boxed_boxes=batch.boxed_boxes[boxed],
+        boxed_labels=batch.boxed_labels[boxed],
+        complete=batch.complete[images],
+        seen=batch.seen and {name: values[images] for name, values in batch.seen.items()},
+    )
+
+
+def _counts(batch: TrainingBatch) -> dict[str, int]:
+    counted = {
+        "phrases": np.ones_like(batch.present),
+        "present": batch.present,
+        "has_mask": batch.has_mask,
+        "mask_known": batch.has_mask | ~batch.present,
+        "boxed": batch.present & ~batch.has_mask,
+        "labels": batch.thing_labels >= 0,
+        "told": batch.boxed_labels >= 0,
+        "things": batch.thing_counts,
+    }
+    return {name: int(one.sum()) for name, one in counted.items()}
+
+
+def scaled(part: Part, losses: dict[str, Tensor], averaged_over: Mapping[str, str]) -> dict[str, Tensor]:
+    """A part's losses as what they add to the whole batch's."""
+    if not part.shares:
+        return losses
+    return {
+        name: value if is_largest(name) else value * part.shares[averaged_over.get(name, "present")]
+        for name, value in losses.items()
+    }
+
+
+def is_largest(name: str) -> bool:
+    """Whether of several parts the largest value counts; else they add up."""
+    return name.startswith(_LARGEST)
+
+
+def merged(one: dict[str, Tensor], two: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scaled losses of two parts together; ``one`` may still be empty."""
+    if not one:
+        return two
+    return {
+        name: torch.maximum(one[name], value) if is_largest(name) else one[name] + value for name, value in two.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -54,7 +149,7 @@ class Group:
         return together.tolist()
 
     def merge(self, losses: dict[str, float]) -> dict[str, float]:
-        """The processes' losses together, the same for all; see `parts.scaled`."""
+        """The processes' losses together, the same for all; see `scaled`."""
         if self.size == 1:
             return losses
         values = torch.tensor(list(losses.values()), dtype=torch.float64, device=self.device)
@@ -91,7 +186,7 @@ class Group:
                         buffer /= self.size
 
     def synchronise_norms(self, model: GroundingModel) -> GroundingModel:
-        """The model with batch-norm over all processes' pictures, where there is such a layer."""
+        """The model with batch-norm over all processes' images, where there is such a layer."""
         if self.size == 1 or self.device.type == "cpu":
             return model
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, but for a model that is itself such a layer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,14 +18,14 @@ from deixis.files import write_text
 from deixis.grounder import Grounder
 from deixis.hub import Checkpoint, load_checkpoint, save_checkpoint
 from deixis.models.base import GroundingModel
+from deixis.recipe import Recipe
 from deixis.structures import Sample
 from deixis.train.distributed import Group, process_group
 from deixis.train.own_data import TRAIN, VALIDATION, canvas_for, write_parts
-from deixis.train.recipes import Recipe, recipe_of_json
 from deixis.train.run_logging import Watch
 from deixis.train.setup import in_steps, start_data
-from deixis.train.state import STATE, check_run_folder, clear_leftovers
-from deixis.train.trainer import Trainer, loop, notes, recorded
+from deixis.train.state import check_run_folder, clear_leftovers
+from deixis.train.trainer import Trainer, loop, notes, recipe_of_run, recorded, tell
 
 Measure = Callable[[Grounder, Sequence[Sample]], Tally]
 """Asks a grounder all samples and counts: the evaluator, which stands beside training and not below it."""
@@ -93,8 +92,7 @@ class Looks:
             self._save(averaged, recipe, self.folder / BEST)
         self.done.append(look)
         write_text(self.folder / LOOKS, "".join(json.dumps(asdict(one)) + "\n" for one in self.done))
-        if sys.stderr is not None:
-            print(f"training: {told(look)}", file=sys.stderr, flush=True)
+        tell(told(look))
 
     def _measured(self, step: int, model: GroundingModel) -> Look:
         grounder = Grounder(replace(self.start, model=copy.deepcopy(model).cpu()))
@@ -136,7 +134,7 @@ class Looks:
             folder,
             model,
             self.start.tokenizer,
-            name=recipe.model,
+            name=recipe.model.preset,
             recipe=recorded(recipe),
             calibration=self.start.calibration,
         )
@@ -195,10 +193,10 @@ def finetune(
         if group.by_torchrun and not resume and (settled := _settled_before(recipe, folder)) is not None:
             recipe, resume = settled, True
         check_run_folder(folder, resume)
-        start = load_checkpoint(recipe.start)
+        start = load_checkpoint(recipe.model.start)
         if not resume:
             recipe = _settle(recipe, folder, start, named, group)
-        recipe = replace(recipe, phrased=str(folder / TRAIN), validation=str(folder / VALIDATION), root="")
+        recipe = recipe.replaced(phrased=str(folder / TRAIN), validation=str(folder / VALIDATION), root="")
         source = start_data(recipe)
         trainer = Trainer(in_steps(recipe, source), (), group)
         if resume:
@@ -206,10 +204,9 @@ def finetune(
         group.check_same(trainer.step)
         if group.is_first:
             clear_leftovers(folder)
-            write_text(folder / "recipe.json", json.dumps(asdict(recipe), indent=1))
-            lines = notes(recipe, trainer.objective.helper, autocast=trainer.autocast)
-            for note in lines if sys.stderr is not None else ():
-                print(f"training: {note}", file=sys.stderr, flush=True)
+            write_text(folder / "recipe.json", recipe.to_json())
+            for line in notes(recipe, trainer.criterion, autocast=trainer.autocast):
+                tell(line)
         looks = _looks(recipe, folder, measure, start)
         looks.read(trainer.step)
         with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
@@ -226,8 +223,7 @@ def _settle(recipe: Recipe, folder: Path, start: Checkpoint, named: frozenset[st
     if group.is_first:
         folder.mkdir(parents=True, exist_ok=True)
         for sentence in write_parts(recipe, folder):
-            if sys.stderr is not None:
-                print(f"training: {sentence}", file=sys.stderr, flush=True)
+            tell(sentence)
     group.largest([0.0])  # all wait until the parts are there
     values: dict[str, Any] = {}
     if "model" not in named:
@@ -236,20 +232,16 @@ def _settle(recipe: Recipe, folder: Path, start: Checkpoint, named: frozenset[st
         largest = start.model.config.image_size
         fitting = canvas_for(open_dataset(folder / TRAIN), largest)
         values["image_sizes"] = (fitting if start.model.adapts_canvas else largest,)
-    return replace(recipe, **values)
+    return recipe.replaced(**values)
 
 
 def _settled_before(recipe: Recipe, folder: Path) -> Recipe | None:
     """The settled recipe of a run with a state in ``folder`` that was started by ``recipe``; None: there is none."""
-    path = folder / "recipe.json"
-    if not ((folder / STATE).exists() and path.is_file()):
+    settled = recipe_of_run(folder)
+    if settled is None:
         return None
-    try:
-        settled = recipe_of_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, AttributeError):
-        return None
-    asked = {name: getattr(recipe, name) for name in _SETTLED}
-    return settled if replace(settled, **asked) == recipe else None
+    asked = {name: recipe.get(name) for name in _SETTLED}
+    return settled if settled.replaced(**asked).to_json() == recipe.to_json() else None
 
 
 def _looks(recipe: Recipe, folder: Path, measure: Measure, start: Checkpoint) -> Looks:
@@ -259,6 +251,6 @@ def _looks(recipe: Recipe, folder: Path, measure: Measure, start: Checkpoint) ->
             break
         chosen.append(sample)
     kept: Sequence[Sample] = ()
-    if recipe.rehearsal:
-        kept = open_scenes(recipe.flavour or "scenes", "train", KEPT_SCENES, seed=_KEPT_SEED)
-    return Looks(folder, chosen, kept, measure, start, recipe.patience)
+    if recipe.data.rehearsal:
+        kept = open_scenes(recipe.data.flavour or "scenes", "train", KEPT_SCENES, seed=_KEPT_SEED)
+    return Looks(folder, chosen, kept, measure, start, recipe.run.patience)

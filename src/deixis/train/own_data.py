@@ -13,8 +13,8 @@ from deixis.data import open_dataset, parse_dataset_spec
 from deixis.data.formats.jsonl import write_jsonl
 from deixis.geometry.images import image_hw
 from deixis.grounder import canvas_side
+from deixis.recipe import Recipe
 from deixis.structures import Sample
-from deixis.train.recipes import Recipe
 
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
 """Files of a run's folder with its two parts."""
@@ -26,7 +26,7 @@ _MEASURED_IMAGES = 50
 def write_parts(recipe: Recipe, folder: Path) -> list[str]:
     """Write `TRAIN` and `VALIDATION` into a folder that is there.
 
-    Where ``recipe.validation`` is empty, lines of the split ``val`` are the validation part; where there are none, one
+    Where ``validation`` is empty, lines of the split ``val`` are the validation part; where there are none, one
     image in five, drawn by the recipe's seed, with all that is said of it.
 
     Returns:
@@ -36,22 +36,23 @@ def write_parts(recipe: Recipe, folder: Path) -> list[str]:
         FileNotFoundError: a file is not there.
         ValueError: there is nothing to train on or to stop by.
     """
-    samples, told = _open(recipe.phrased, recipe, "train")
-    if recipe.validation:
-        held, more = _open(recipe.validation, recipe, None)
+    samples, told = _open(recipe.data.phrased, recipe, "train")
+    if recipe.run.validation:
+        held, more = _open(recipe.run.validation, recipe, None)
         told = [*told, *more]
     else:
         held = [one for one in samples if one.split == "val"]
     train = [one for one in samples if one.split in ("", "train")]
-    if others := len(samples) - len(train) - (0 if recipe.validation else len(held)):
-        told.append(f"{others} lines of {recipe.phrased!r} are of other splits than 'train', and left out")
-    if not held and not recipe.validation:
-        train, held = split_by_image(train, recipe.seed, recipe.phrased)
-    for part, name in ((train, recipe.phrased), (held, recipe.validation or recipe.phrased)):
+    if others := len(samples) - len(train) - (0 if recipe.run.validation else len(held)):
+        told.append(f"{others} lines of {recipe.data.phrased!r} are of other splits than 'train', and left out")
+    if not held and not recipe.run.validation:
+        train, held = split_by_image(train, recipe.run.seed, recipe.data.phrased)
+    for part, name in ((train, recipe.data.phrased), (held, recipe.run.validation or recipe.data.phrased)):
         _check_boxes(part, name)
     if both := {image_key(one) for one in train} & {image_key(one) for one in held}:
         told.append(
-            f"{len(both)} images of {recipe.validation or recipe.phrased!r} are trained on too, so its figures flatter"
+            f"{len(both)} images of {recipe.run.validation or recipe.data.phrased!r} are trained on too, so its "
+            "figures flatter"
         )
     write_jsonl(folder / TRAIN, [replace(one, split="train") for one in train])
     write_jsonl(folder / VALIDATION, [replace(one, split="val") for one in held])
@@ -62,7 +63,7 @@ def _open(spec: str, recipe: Recipe, default: str | None) -> tuple[list[Sample],
     """Samples and what is wrong with others; a split stays told only where a JSONL file was opened as a whole."""
     name, split = parse_dataset_spec(spec)
     is_whole = split is None and Path(name).suffix.lower() == ".jsonl"
-    samples = open_dataset(name, split=None if is_whole else split or default, root=recipe.root or None)
+    samples = open_dataset(name, split=None if is_whole else split or default, root=recipe.data.root or None)
     problems: list[str] = list(samples.problems)
     ours = list(samples) if is_whole else [replace(one, split="") for one in samples]
     if not ours:

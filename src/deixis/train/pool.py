@@ -22,13 +22,13 @@ from deixis.data.epochs import Epochs
 from deixis.data.loading import TOKEN_STRIDE, CanvasRules, Mixture, TrainingBatch
 from deixis.data.rehearsed import joined
 from deixis.files import write_text
+from deixis.models.criterion import bring, device_of, pixels_of
 from deixis.models.deixis.model import DeixisModel
 from deixis.models.deixis.proposals import Proposals
 from deixis.progress import progress_report
+from deixis.recipe import Recipe
 from deixis.train.batch_loader import batches
 from deixis.train.layouts import Layouts
-from deixis.train.objectives import bring, device_of, pixels_of
-from deixis.train.recipes import Recipe
 
 _DRAWN_AT_ONCE = 8
 _MOST_WORDS = 14
@@ -61,8 +61,8 @@ class Pool:
         """A pool that `fill_pool` wrote, with the recipe's layouts beside it."""
         lines = (folder / _TOLD).read_text(encoding="utf-8").splitlines()
         seen = {f.name: np.load(folder / f"{f.name}.npy", mmap_mode="r") for f in fields(Proposals)}
-        layouts = Layouts.read(recipe.layouts) if recipe.layouts else None
-        return cls([Told(**json.loads(line)) for line in lines], seen, layouts, recipe.layouts_share)
+        layouts = Layouts.read(recipe.data.layouts) if recipe.data.layouts else None
+        return cls([Told(**json.loads(line)) for line in lines], seen, layouts, recipe.data.layouts_share)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -136,28 +136,29 @@ def batch_of(told: Sequence[Told], seen: dict[str, NDArray[Any]], size: int) -> 
 def fill_pool(
     model: DeixisModel, source: Mixture | Epochs, recipe: Recipe, rules: CanvasRules, folder: Path, *, autocast: bool
 ) -> None:
-    """Draw ``recipe.pool`` pictures and keep what the image side, as it is now, makes of them.
+    """Draw ``pool`` pictures and keep what the image side, as it is now, makes of them.
 
     A folder that has its last file is left as it is; else it is filled anew.
     """
     if (folder / _TOLD).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    steps = -(-recipe.pool // _DRAWN_AT_ONCE)
-    drawing = replace(recipe, images=_DRAWN_AT_ONCE, phrases=recipe.pool_phrases, steps=steps)
+    size = recipe.data.pool
+    steps = -(-size // _DRAWN_AT_ONCE)
+    drawing = recipe.replaced(images=_DRAWN_AT_ONCE, phrases=recipe.data.pool_phrases, steps=steps)
     told: list[Told] = []
     maps: dict[str, NDArray[Any]] = {}
     with progress_report("looking at pictures") as report:
         for batch in batches(source, drawing, 0, rules):
             seen = _look(model, batch, autocast=autocast)
-            room = recipe.pool - len(told)
+            room = size - len(told)
             for name, values in seen.items():
                 if name not in maps:
-                    shape = (recipe.pool, *values.shape[1:])
+                    shape = (size, *values.shape[1:])
                     maps[name] = open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
                 maps[name][len(told) : len(told) + len(values)] = values[:room]
             told += list(_told_of(batch))[:room]
-            report(len(told), recipe.pool, "")
+            report(len(told), size, "")
     for values in maps.values():
         values.flush()  # pyright: ignore[reportAttributeAccessIssue]
     write_text(folder / _TOLD, "".join(json.dumps(vars(one)) + "\n" for one in told))

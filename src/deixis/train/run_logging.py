@@ -18,9 +18,9 @@ from deixis.drawing import Mark, draw_marks, draw_sheet
 from deixis.files import atomic_write, write_text
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.base import GroundingModel
+from deixis.models.criterion import bring, device_of, pixels_of
 from deixis.structures import BoxXyxy
 from deixis.train.curves import LOG, draw_curves, read_log
-from deixis.train.objectives import bring, device_of, pixels_of
 from deixis.train.state import naming
 
 SKIPPED = "skipped.jsonl"

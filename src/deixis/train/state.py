@@ -149,12 +149,6 @@ def clear_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def has_run_of(folder: Path, recipe: str) -> bool:
-    """Whether a run with a state lies there whose recipe.json is that text."""
-    path = folder / "recipe.json"
-    return (folder / STATE).exists() and path.is_file() and path.read_bytes() == recipe.encode("utf-8")
-
-
 def check_run_folder(folder: Path, resume: bool) -> None:
     """Refuse to start over a run that is there, or to resume one that is not."""
     there = (folder / STATE).exists()

@@ -3,52 +3,43 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
-import os
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from deixis.data.attributes import WORD_GROUPS
 from deixis.data.epochs import Epochs
-from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
+from deixis.data.loading import CanvasRules, Mixture
 from deixis.files import write_text
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
+from deixis.models.criterion import Criterion
 from deixis.models.deixis.model import DeixisModel
-from deixis.models.mcn.model import McnModel
-from deixis.models.smcim.model import SmcimModel
+from deixis.models.registry import build_criterion
 from deixis.progress import progress_report
-from deixis.structures import Sample
+from deixis.recipe import Recipe, recipe_of_json
+from deixis.structures import Sample, TrainingBatch
 from deixis.train.batch_loader import STOP_SIGNALS, Steps, batches
-from deixis.train.deixis_objective import DeixisObjective
-from deixis.train.distributed import ALONE, Group, process_group
-from deixis.train.mcn_objective import McnObjective
-from deixis.train.objectives import Objective
+from deixis.train.distributed import ALONE, Group, merged, process_group, scaled, split_batch
 from deixis.train.optimisers import build_optimiser, learning_rate_factor, set_learning_rate
-from deixis.train.parts import merged, scaled, split_batch
 from deixis.train.pool import Pool, fill_pool
-from deixis.train.precision import uses_bfloat16
-from deixis.train.recipes import Recipe, batch_note
+from deixis.train.recipes import batch_note
 from deixis.train.run_logging import SHOWN_PICTURES, SKIPPED, Watch, forget_after, log_line
-from deixis.train.setup import in_steps, start_data, start_model
-from deixis.train.smcim_objective import NEGATIVE_TOTAL, SelfPacing, SmcimObjective
+from deixis.train.setup import canvas_rules, in_steps, prepare_model, start_data, start_model, uses_bfloat16
 from deixis.train.state import (
     STATE,
     check_run_folder,
     clear_leftovers,
-    has_run_of,
     naming,
     read_state,
     write_state,
@@ -57,17 +48,6 @@ from deixis.train.state import (
 __all__ = ["Trainer", "forget_after", "log_line", "notes", "recorded", "run"]
 
 _SHOWN_PROBLEMS = 5
-_PATHS = (
-    "start",
-    "image_weights",
-    "text_weights",
-    "instances",
-    "partial_instances",
-    "pseudo_instances",
-    "phrased",
-    "layouts",
-    "root",
-)
 
 
 class Trainer:
@@ -75,12 +55,13 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, samples: Sequence[Sample] = (), group: Group = ALONE) -> None:
         self.recipe, self.group = recipe, group
-        self.autocast = uses_bfloat16(recipe.precision, group.device)
+        self.autocast = uses_bfloat16(recipe.run.precision, group.device)
         model, self.tokenizer = start_model(recipe, samples)
-        self.model = group.synchronise_norms(prepare_model(model, recipe)).to(group.device)
-        self.objective = objective_for(self.model, self.tokenizer, recipe)
-        self.objective.helper.to(group.device)
-        self.optimiser = build_optimiser(self.model, self.objective.helper, recipe)
+        self.model = group.synchronise_norms(prepare_model(model, recipe.run)).to(group.device)
+        word_counts = [len(words) for words in WORD_GROUPS]
+        self.criterion = build_criterion(self.model, self.tokenizer, recipe.losses, word_counts)
+        self.criterion.helper.to(group.device)
+        self.optimiser = build_optimiser(self.model, self.criterion, recipe)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.thawing = [one for one in self.model.pretrained_parameters()["image"] if one.requires_grad]
         self.step = 0
@@ -92,10 +73,11 @@ class Trainer:
 
         A step whose loss or gradient is not finite changes nothing.
         """
-        set_learning_rate(self.optimiser, self.recipe, self.step)
-        self.group.seed(self.recipe.seed, self.step)
-        for parameter in self.thawing if self.recipe.frozen_steps else ():
-            parameter.requires_grad_(self.step >= self.recipe.frozen_steps)
+        set_learning_rate(self.optimiser, self.recipe.optimiser, self.step)
+        self.group.seed(self.recipe.run.seed, self.step)
+        frozen_steps = self.recipe.model.frozen_steps
+        for parameter in self.thawing if frozen_steps else ():
+            parameter.requires_grad_(self.step >= frozen_steps)
         self.model.train()
         statistics = [buffer.clone() for buffer in self.model.buffers()]  # the forward pass moves those of batch-norm
         self.optimiser.zero_grad(set_to_none=True)
@@ -114,12 +96,12 @@ class Trainer:
 
     def _backward(self, batch: TrainingBatch) -> dict[str, float]:
         """Losses of the whole batch, part by part, and the gradient of this process's parts."""
-        parts = self.group.own(split_batch(batch, self.recipe.accumulate * self.group.size))
+        parts = self.group.own(split_batch(batch, self.recipe.optimiser.accumulate * self.group.size))
         losses: dict[str, Tensor] = {}
         for part in parts:
             with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.autocast):
-                found = scaled(part, self.objective.losses(part.batch))
-            total = self.objective.total(found)
+                found = scaled(part, self.criterion(part.batch), self.criterion.averaged_over)
+            total = self.criterion.total(found)
             total.backward()
             losses = merged(losses, {name: one.detach() for name, one in {"loss": total, **found}.items()})
         values = torch.stack([value.double() for value in losses.values()]).tolist()  # a GPU is waited for once
@@ -127,12 +109,12 @@ class Trainer:
 
     def _has_finite_gradient(self) -> bool:
         """Whether the gradient of all processes, which is then in place and clipped, is finite."""
-        self.group.add_gradients([*self.model.parameters(), *self.objective.helper.parameters()])
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf)
+        self.group.add_gradients([*self.model.parameters(), *self.criterion.helper.parameters()])
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.clip or math.inf)
         return bool(torch.isfinite(norm))
 
     def _update_average(self) -> None:
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        decay = min(self.recipe.optimiser.ema, (1 + self.step) / (10 + self.step))
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 self.average[name].lerp_(parameter.detach(), 1 - decay)
@@ -154,18 +136,19 @@ class Trainer:
         """
         checkpoint, averaged = folder / "checkpoint", averaged or self.averaged_model()
         with naming(checkpoint):
-            save_checkpoint(checkpoint, averaged, self.tokenizer, name=self.recipe.model, recipe=recorded(self.recipe))
+            name = self.recipe.model.preset
+            save_checkpoint(checkpoint, averaged, self.tokenizer, name=name, recipe=recorded(self.recipe))
         state = {
             "step": self.step,
             "skipped": self.skipped,
             "model": self.model.state_dict(),
-            "helper": self.objective.helper.state_dict(),
+            "helper": self.criterion.helper.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if self.group.device.type == "cuda" else None,
         }
-        write_state(folder, state, self.recipe.keep)
+        write_state(folder, state, self.recipe.run.keep)
 
     def restore(self, folder: Path) -> None:
         """Continue from what :meth:`save` wrote.
@@ -179,7 +162,7 @@ class Trainer:
 
     def _apply(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.objective.helper.load_state_dict(state["helper"])
+        self.criterion.helper.load_state_dict(state["helper"])
         check_same_shapes(self.average, state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["torch_rng"])
@@ -189,84 +172,33 @@ class Trainer:
         self.average = {name: value.to(self.group.device) for name, value in state["average"].items()}
 
 
-def prepare_model(model: GroundingModel, recipe: Recipe) -> GroundingModel:
-    """The model with what the recipe asks of memory and speed.
-
-    Raises:
-        ValueError: a family without that.
-    """
-    if recipe.checkpointing:
-        if not isinstance(model, SmcimModel):
-            raise ValueError(
-                f"expected checkpointing=false for the family {model.config.family!r}, got true, which only smcim "
-                "has; leave it out, or split batches by accumulate"
-            )
-        model.interaction.checkpointing = True
-    if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if recipe.compile:
-        check_compiler()
-        for part in model.children():  # objectives call these and not the model as a whole
-            part.compile()
-    return model
-
-
-def check_compiler() -> None:
-    """Raise ValueError where torch.compile would find no C++ compiler, in the middle of the first step."""
-    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
-    if not any(shutil.which(name) for name in wanted):
-        raise ValueError(
-            f"expected a C++ compiler out of {wanted!r} for compile=true, found none; install one, name it in CXX, or "
-            "leave compile out"
-        )
-
-
-def objective_for(model: GroundingModel, tokenizer: PhraseTokenizer, recipe: Recipe) -> Objective:
-    """What this family's training minimises."""
-    if isinstance(model, McnModel):
-        return McnObjective(model, tokenizer, recipe)
-    if isinstance(model, SmcimModel):
-        return SmcimObjective(model, tokenizer, recipe)
-    assert isinstance(model, DeixisModel)
-    return DeixisObjective(model, tokenizer, recipe)
-
-
 def pool_of(trainer: Trainer, source: Mixture | Epochs, folder: Path) -> Pool:
     """The pool of a run, which its first process fills.
 
     Raises:
-        ValueError: a family whose image side does not propose anything.
+        ValueError: the family's image side has no proposals.
     """
     model, recipe = trainer.model, trainer.recipe
     if not isinstance(model, DeixisModel):
-        raise ValueError(f"expected pool=0 for the family {model.config.family!r}, got {recipe.pool!r}; leave it out")
+        raise ValueError(
+            f"expected pool=0 for the family {model.config.family!r}, got {recipe.data.pool!r}; leave it out"
+        )
     if trainer.group.is_first:
         rules = canvas_rules(model, recipe)
         fill_pool(model, source, recipe, rules, folder / "pool", autocast=trainer.autocast)
-    trainer.group.check_same(recipe.pool)
+    trainer.group.check_same(recipe.data.pool)
     return Pool.read(folder / "pool", recipe)
 
 
-def canvas_rules(model: GroundingModel, recipe: Recipe) -> CanvasRules:
-    """How the model wants its pictures, and the recipe its masks."""
-    return CanvasRules(model.mask_stride, recipe.mask_target, model.fill, model.resize)
-
-
-def notes(recipe: Recipe, helper: nn.Module, *, autocast: bool) -> list[str]:
-    """Lines to tell before a run: what about it surprises, and what its precision is."""
-    paced = any(isinstance(module, SelfPacing) for module in helper.modules())
-    told = [batch_note(recipe), NEGATIVE_TOTAL if paced else ""]
-    if not recipe.weights_of("image"):
-        told.append("no image_weights are named: the image encoder starts from random ones")
-    if not recipe.weights_of("text"):
-        told.append("no text_weights are named: words start from random vectors")
-    if paced and recipe.sigma_floor < recipe.spsil_lambda / math.sqrt(2) and not recipe.detach_difficulty:
-        told.append(
-            f"sigma may fall below lambda / sqrt(2) = {recipe.spsil_lambda / math.sqrt(2):.2f}, where SPSIL rewards "
-            "some errors; raise sigma_floor or set detach_difficulty"
-        )
-    told.append(f"precision: {'bfloat16' if autocast else 'float32'}")
-    return [one for one in told if one]
+def notes(recipe: Recipe, criterion: Criterion, *, autocast: bool) -> list[str]:
+    """Lines to print before a run: what about it may surprise, and its precision."""
+    lines = [batch_note(recipe), *criterion.notes()]
+    if not recipe.model.weights_of("image"):
+        lines.append("no image_weights are named: the image encoder starts from random ones")
+    if not recipe.model.weights_of("text"):
+        lines.append("no text_weights are named: words start from random vectors")
+    lines.append(f"precision: {'bfloat16' if autocast else 'float32'}")
+    return [one for one in lines if one]
 
 
 def left_out(source: Mixture | Epochs) -> list[str]:
@@ -299,9 +231,9 @@ def check_same_words(tokenizer: PhraseTokenizer, path: Path) -> None:
 
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a checkpoint states it: of files only their names, not where they lay."""
-    values = dataclasses.asdict(recipe)
-    for name in _PATHS:
+    """The recipe as a checkpoint states it: the names of files, but not where they lay."""
+    values = recipe.flat()
+    for name in Recipe.PATHS:
         values[name] = ",".join("/".join(Path(path.strip()).parts[-2:]) for path in values[name].split(","))
     return values
 
@@ -339,30 +271,47 @@ def run(
 
     Raises:
         ValueError: ``folder`` holds another run, the recipe's data or weights do not fit, or the loss is not finite
-            for ``recipe.non_finite_limit`` steps in a row.
+            for ``non_finite_limit`` steps in a row.
         FileNotFoundError: there is nothing to resume, or a file of the recipe is missing.
         ImportError: tensorboard is asked for and not installed.
     """
     folder = Path(folder)
     with process_group() as group:
-        resume = resume or (group.by_torchrun and has_run_of(folder, json.dumps(dataclasses.asdict(recipe), indent=1)))
+        before = recipe_of_run(folder) if group.by_torchrun else None
+        resume = resume or (before is not None and before.to_json() == recipe.to_json())
         check_run_folder(folder, resume)
         source = start_data(recipe)
         trainer = Trainer(in_steps(recipe, source), source.samples if isinstance(source, Epochs) else (), group)
-        pool = pool_of(trainer, source, folder) if recipe.pool else None
+        pool = pool_of(trainer, source, folder) if recipe.data.pool else None
         if resume:
             trainer.restore(folder)
         group.check_same(trainer.step)
         if group.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             clear_leftovers(folder)
-            write_text(folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=1))
-            told = [*notes(recipe, trainer.objective.helper, autocast=trainer.autocast), *left_out(source)]
-            for note in told if sys.stderr is not None else ():
-                print(f"training: {note}", file=sys.stderr, flush=True)
+            write_text(folder / "recipe.json", recipe.to_json())
+            for line in [*notes(recipe, trainer.criterion, autocast=trainer.autocast), *left_out(source)]:
+                tell(line)
         with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
             loop(trainer, source, watch, minutes, pool=pool)
     return folder / "checkpoint"
+
+
+def recipe_of_run(folder: Path) -> Recipe | None:
+    """The recipe of the run in ``folder``, where it has a state to go on from; None: it has none, or is damaged."""
+    path = folder / "recipe.json"
+    if not ((folder / STATE).exists() and path.is_file()):
+        return None
+    try:
+        return recipe_of_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def tell(line: str) -> None:
+    """Print a line about a run on stderr, where there is one."""
+    if sys.stderr is not None:
+        print(f"training: {line}", file=sys.stderr, flush=True)
 
 
 class Judge(Protocol):
@@ -387,10 +336,10 @@ def loop(
 ) -> None:
     """All steps that are left, on the pool where there is one.
 
-    The judge looks in the first process alone, every ``recipe.check_every`` steps.
+    The judge looks in the first process alone, every ``check_every`` steps.
     """
     recipe, group = trainer.recipe, trainer.group
-    rules = canvas_rules(trainer.model, recipe)
+    rules, steps = canvas_rules(trainer.model, recipe), recipe.optimiser.steps
     begun = time.monotonic()
     with progress_report("training") as report, stop_requests() as stop_asked:
         for batch in () if _is_done(judge, group) else batches(pool or source, recipe, trainer.step, rules):
@@ -398,14 +347,14 @@ def loop(
             seconds = time.monotonic() - begun
             watch.losses(trainer.step, seconds, losses)
             if group.is_first:
-                report(trainer.step, recipe.steps, step_note(trainer, losses))
+                report(trainer.step, steps, step_note(trainer, losses))
             if trainer.skipped:
                 watch.skipped(trainer.step, batch)
                 check_skipped(trainer, watch.folder)
             stop, late = group.largest([stop_asked(), minutes is not None and seconds > 60 * minutes])
-            last = trainer.step == recipe.steps
-            judged = judge is not None and (late or last or trainer.step % recipe.check_every == 0)
-            if stop or late or last or judged or trainer.step % recipe.save_every == 0:
+            last = trainer.step == steps
+            judged = judge is not None and (late or last or trainer.step % recipe.run.check_every == 0)
+            if stop or late or last or judged or trainer.step % recipe.run.save_every == 0:
                 _save(trainer, source, watch, rules, judge if judged else None)
             if stop:
                 raise KeyboardInterrupt
@@ -422,7 +371,8 @@ def _is_done(judge: Judge | None, group: Group) -> bool:
 
 def step_note(trainer: Trainer, losses: dict[str, float]) -> str:
     """A few words on the step that was taken."""
-    rate = trainer.recipe.lr * learning_rate_factor(trainer.recipe, trainer.step - 1)
+    options = trainer.recipe.optimiser
+    rate = options.lr * learning_rate_factor(options, trainer.step - 1)
     return f"loss {losses['loss']:.4g}, rate {rate:.2g}"
 
 
@@ -434,13 +384,13 @@ def _save(trainer: Trainer, source: Mixture | Epochs, watch: Watch, rules: Canva
     if judge is not None:
         judge.look(trainer.step, averaged, recipe)
     trainer.save(watch.folder, averaged)
-    shown = Steps(source, replace(recipe, images=min(recipe.images, SHOWN_PICTURES)), rules)[0]
+    shown = Steps(source, recipe.replaced(images=min(recipe.data.images, SHOWN_PICTURES)), rules)[0]
     watch.draw(averaged, trainer.tokenizer, shown)
 
 
 def check_skipped(trainer: Trainer, folder: Path) -> None:
     """Raise ValueError where too many steps in a row changed nothing."""
-    if trainer.skipped >= trainer.recipe.non_finite_limit:
+    if trainer.skipped >= trainer.recipe.run.non_finite_limit:
         raise ValueError(
             f"expected a finite loss and gradient, got others in {trainer.skipped} steps in a row up to step "
             f"{trainer.step}; look at the phrases in {str(folder / SKIPPED)!r} or lower the learning rate"

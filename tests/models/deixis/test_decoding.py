@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from deixis.models.deixis.decoding import decode
-from deixis.models.deixis.model import Output
+from deixis.models.deixis.model import Output, decode
 
 
 def output_of(probabilities, boxes):

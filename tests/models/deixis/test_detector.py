@@ -9,7 +9,6 @@ from deixis.config import preset
 from deixis.models.deixis.detector import CLASSES, WIDTH, DetectionHead, GhostPan, _boxes, _places
 from deixis.models.deixis.model import DeixisModel
 from deixis.models.encoders.image import Pyramid, ShuffleNetEncoder
-from deixis.train.setup import load_image_weights
 
 PARTS = {"backbone": "encoder", "fpn": "neck", "head": "head"}
 
@@ -174,4 +173,4 @@ def test_shufflenet_when_another_file_than_nanodets_is_named_then_one_sentence(t
     held.image = torch.nn.Module()
     held.image.encoder = ShuffleNetEncoder()
     with pytest.raises(ValueError, match=r"expected image_weights to be a \.safetensors file of NanoDet-Plus.*darknet"):
-        load_image_weights(held, tmp_path / "darknet")
+        held.load_pretrained("image", tmp_path / "darknet")

@@ -6,18 +6,18 @@ import torch
 
 from deixis.config import preset
 from deixis.models.deixis import model as deixis
-from deixis.models.deixis.decoding import Decoded, decode
 from deixis.models.deixis.model import (
+    Decoded,
     DeixisModel,
     EncodedImage,
     Output,
+    decode,
     masked_mean,
     places_in,
     places_of,
     refined,
     spread,
 )
-from deixis.models.grids import cell_centres, grid_places, grid_positions
 
 IDS = torch.tensor([[2, 4, 6, 3], [2, 7, 3, 0], [2, 5, 9, 3]])
 VALID = torch.tensor([[True] * 4, [True, True, True, False], [True] * 4])
@@ -395,26 +395,3 @@ def test_pick_when_rows_repeat_then_each_field_follows():
     picked = scene.pick(torch.tensor([2, 0, 2]))
     for k, field in enumerate(names):
         assert getattr(picked, field).flatten().tolist() == [10 * k + 2, 10 * k, 10 * k + 2]
-
-
-# grids
-
-
-def test_cell_centres_when_2_by_2_then_rows_first():
-    centres = cell_centres(2, torch.zeros(1))
-    assert centres.tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
-    assert grid_places(4, centres).tolist() == [0.125, 0.375, 0.625, 0.875]
-
-
-def test_grid_positions_when_picture_fills_the_upper_half_then_fractions_of_it():
-    xy, valid = grid_positions(torch.tensor([[0.0, 0.0, 1.0, 0.5]]), 2)
-    assert xy[0].tolist() == [[0.25, 0.5], [0.75, 0.5], [0.25, 1.0], [0.75, 1.0]]
-    assert valid[0].tolist() == [True, True, False, False]
-
-
-@pytest.mark.parametrize("middle", [0.001, 0.25, 0.5, 0.501, 0.999])
-def test_grid_positions_when_picture_is_a_thin_strip_then_some_cell_is_valid(middle):
-    content = torch.tensor([[0.0, middle - 1e-3, 1.0, middle + 1e-3]]).clamp(0, 1)
-    xy, valid = grid_positions(content, 4)
-    assert valid.any()
-    assert ((xy >= 0) & (xy <= 1)).all()

@@ -10,7 +10,6 @@ from deixis.models.deixis.proposals import (
     choose,
     feature_widths,
     inside,
-    pairwise_iou,
     place_scores,
     sample,
 )
@@ -198,19 +197,3 @@ def test_inside_when_boxes_leave_the_picture_then_cut():
     boxes = torch.tensor([[[-1.0, 0.0, 0.5, 2.0], [0.1, 0.3, 0.2, 0.4], [0.5, 0.9, 0.6, 1.0]]])
     cut = torch.tensor([[[0.0, 0.25, 0.5, 0.75], [0.1, 0.3, 0.2, 0.4], [0.5, 0.75, 0.6, 0.75]]])
     torch.testing.assert_close(inside(boxes, BAND), cut)
-
-
-BEST = (0.0, 0.0, 0.5, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        (BEST, (0.0, 0.0, 0.5, 0.4), 0.8), (BEST, (0.0, 0.0, 0.25, 0.5), 0.5), (BEST, (0.6, 0.6, 0.9, 0.9), 0.0),
-        (BEST, BEST, 1.0), ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7), ((0.3,) * 4, (0.3,) * 4, 0.0),
-    ],
-)  # fmt: skip
-def test_pairwise_iou_when_by_hand_then_that(a, b, expected):
-    a, b = torch.tensor(a, dtype=torch.float32), torch.tensor(b, dtype=torch.float32)
-    assert pairwise_iou(a, b).item() == pytest.approx(expected, abs=1e-6)
-    assert pairwise_iou(b, a).item() == pytest.approx(expected, abs=1e-6)

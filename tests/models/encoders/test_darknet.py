@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from deixis.models.encoders.darknet import BatchNorm, ConvNormLeaky, DarknetResidual, build_mcn_encoder
-from deixis.models.weights.pretrained import DarknetConv
+from deixis.models.weights.darknet import DarknetConv
 
 NAMES = ("darknet53", "vgg16", "darknet-tiny")
 CHANNELS = {"darknet53": (256, 512, 1024), "vgg16": (512, 512, 1024), "darknet-tiny": (128, 256, 512)}
@@ -131,13 +131,19 @@ def thin(make):
     return lambda self, a, b, *rest, **named: make(self, a if a == 3 else a // 16, b // 16, *rest, **named)
 
 
-def test_vgg16_when_a_file_is_read_then_its_13_convolutions_alone_are_frozen():
+def test_vgg16_when_a_file_is_read_then_its_13_convolutions_alone_are_frozen(tmp_path):
     encoder = build_mcn_encoder("vgg16")
-    encoder.load_torchvision({name: p.detach().clone() for name, p in encoder.body.named_parameters()}, "file")
+    torch.save(encoder.body.state_dict(), tmp_path / "vgg16.pth")
+    encoder.load_pretrained(tmp_path / "vgg16.pth")
     frozen = {id(p) for p in encoder.frozen_parameters()}
     learning = {name.split(".")[0] for name, p in encoder.named_parameters() if id(p) not in frozen}
     assert learning == {"head"}
     assert not [p for p in encoder.head.parameters() if id(p) in frozen]
+    state = {**encoder.body.state_dict(), "features.1.running_mean": torch.zeros(64)}  # as of the batch-norm variant
+    del state["features.17.weight"]
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"VggBody in .*other\.pth.* missing: features.17.weight \(1\); unexpected: f"):
+        encoder.load_pretrained(tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize("side", [4, 10])

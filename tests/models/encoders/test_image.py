@@ -9,7 +9,7 @@ from deixis.models.encoders.image import (
     _same_pad,
     build_image_encoder,
 )
-from deixis.models.weights.pretrained import DarknetConv
+from deixis.models.weights.darknet import DarknetConv
 
 
 def plain_conv(shape, fill=0.0):
@@ -121,7 +121,7 @@ def published_state(encoder, seed=0):
 def test_lite0_when_published_weights_load_then_first_block_equals_convolutions_and_norms(lite0, tmp_path):
     state = published_state(lite0)
     torch.save(state, tmp_path / "lite0.pth")
-    lite0.load_state(tmp_path / "lite0.pth")
+    lite0.load_pretrained(tmp_path / "lite0.pth")
 
     def norm(x, name):
         parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
@@ -141,7 +141,7 @@ def test_lite0_when_a_name_is_missing_then_one_sentence_names_it(lite0, tmp_path
     del state["_blocks.5._bn1.running_var"]
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"_blocks\.5\._bn1\.running_var.*other\.pth"):
-        lite0.load_state(tmp_path / "other.pth")
+        lite0.load_pretrained(tmp_path / "other.pth")
 
 
 def test_lite0_when_block_keeps_its_shape_then_the_input_is_added(lite0):

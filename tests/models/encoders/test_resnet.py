@@ -203,7 +203,7 @@ def saved(module, path, *, prefix="", wrap=None, drop=(), extra=None):
 def test_load_when_torchvision_names_and_true_depths_then_the_same_maps(tmp_path, name):
     torch.manual_seed(2)
     reference, encoder = randomise(Torchvision(DEPTHS[name])), BackboneEncoder(small_config(DEPTHS[name])).eval()
-    encoder.load_state(saved(reference, tmp_path / "resnet.pth"))
+    encoder.load_pretrained(saved(reference, tmp_path / "resnet.pth"))
     with torch.no_grad():
         expected = reference(normalised(PIXELS))
     for one, other in zip(run(encoder), expected, strict=True):
@@ -229,7 +229,7 @@ def test_load_when_torchvision_names_and_true_depths_then_the_same_maps(tmp_path
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_load_when_named_as_another_program_does_then_the_same_maps(tmp_path, encoder, torchvision, file, options):
-    encoder.load_state(saved(torchvision, tmp_path / file, **options))
+    encoder.load_pretrained(saved(torchvision, tmp_path / file, **options))
     with torch.no_grad():
         expected = torchvision(normalised(PIXELS))
     for one, other in zip(run(encoder), expected, strict=True):
@@ -254,7 +254,7 @@ def test_load_when_the_library_saved_it_then_every_tensor(tmp_path, encoder, cla
     if kind == "hub":
         put_on_hub("someone/small-resnet", folder)
         source = Path("someone/small-resnet")
-    encoder.load_state(source)
+    encoder.load_pretrained(source)
     theirs = classifier.resnet.state_dict()
     assert encoder.body.state_dict().keys() == theirs.keys()
     for name, tensor in encoder.body.state_dict().items():
@@ -265,7 +265,7 @@ def test_load_when_the_library_saved_it_then_every_tensor(tmp_path, encoder, cla
 def test_load_when_the_network_is_deeper_then_one_sentence_lists_names_and_nothing_is_loaded(tmp_path, encoder):
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
     with pytest.raises(ValueError, match="unexpected: ") as caught:
-        encoder.load_state(saved(Torchvision((1, 2, 3, 1)), tmp_path / "deeper.pth"))
+        encoder.load_pretrained(saved(Torchvision((1, 2, 3, 1)), tmp_path / "deeper.pth"))
     assert_one_sentence(caught, "deeper.pth", "encoder.stages.2.layers.1.layer.0.convolution.weight", "… (36)")
     assert all(torch.equal(before[k], v) for k, v in encoder.state_dict().items())
 
@@ -273,7 +273,7 @@ def test_load_when_the_network_is_deeper_then_one_sentence_lists_names_and_nothi
 def test_load_when_parts_are_missing_or_of_another_shape_then_one_sentence(tmp_path, encoder, torchvision):
     torchvision.layer4[0].conv2 = nn.Conv2d(8, 8, 1, bias=False)
     with pytest.raises(ValueError, match="missing: ") as caught:
-        encoder.load_state(saved(torchvision, tmp_path / "part.pth", drop="layer2.1.bn3.bias"))
+        encoder.load_pretrained(saved(torchvision, tmp_path / "part.pth", drop="layer2.1.bn3.bias"))
     assert_one_sentence(
         caught,
         "missing: encoder.stages.1.layers.1.layer.2.normalization.bias (1)",
@@ -283,7 +283,7 @@ def test_load_when_parts_are_missing_or_of_another_shape_then_one_sentence(tmp_p
 
 def test_load_when_the_classifier_has_a_stray_neighbour_then_it_is_listed(tmp_path, encoder, torchvision):
     with pytest.raises(ValueError, match=r"unexpected: neck\.bias \(1\)"):
-        encoder.load_state(saved(torchvision, tmp_path / "neck.pth", extra={"neck.bias": torch.ones(1)}))
+        encoder.load_pretrained(saved(torchvision, tmp_path / "neck.pth", extra={"neck.bias": torch.ones(1)}))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_load_when_the_classifier_has_a_stray_neighbour_then_it_is_listed(tmp_pa
 def test_load_when_the_file_is_another_one_then_one_sentence(tmp_path, encoder, state, words):
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other\.pth") as caught:
-        encoder.load_state(tmp_path / "other.pth")
+        encoder.load_pretrained(tmp_path / "other.pth")
     assert_one_sentence(caught, words)
 
 
@@ -324,11 +324,11 @@ def test_load_when_the_file_holds_code_or_is_damaged_then_it_is_not_run(tmp_path
     for content in (pickle.dumps({"model": Executed(tmp_path / "ran")}), b"", b"\x80\x02", b"\xff" * 64, b"{" * 64):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="cannot be read as data") as caught:
-            encoder.load_state(path)
+            encoder.load_pretrained(path)
         assert_one_sentence(caught, path.name)
     torch.save({"model": Executed(tmp_path / "ran")}, path)
     with pytest.raises(ValueError, match="cannot be read as data"):
-        encoder.load_state(path)
+        encoder.load_pretrained(path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -339,7 +339,7 @@ def test_load_when_there_is_no_such_file_then_one_sentence(tmp_path, encoder, pu
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError) as caught:
-        encoder.load_state(name)
+        encoder.load_pretrained(name)
     assert_one_sentence(caught, repr(name) if name else "''")
 
 
@@ -370,7 +370,7 @@ def test_build_when_a_folder_or_name_of_the_library_then_its_backbone_and_weight
     assert encoder.channels == channels
     shapes = [tuple(one.shape) for one in run(encoder, PIXELS[:1, :, :, :64])]
     assert shapes == [(1, c, s, s) for c, s in zip(channels, (8, 4, 2), strict=True)]
-    encoder.load_state(name)
+    encoder.load_pretrained(name)
     own = {k.removeprefix("swin."): v for k, v in encoder.body.state_dict().items()}
     shared = {k: v for k, v in model.state_dict().items() if k in own}
     assert len(shared) > 20
@@ -400,7 +400,7 @@ def test_build_when_the_configuration_itself_is_named_then_the_same_network(tmp_
 def test_build_when_the_folder_holds_half_precision_then_float32(tmp_path):
     small_model("convnext").half().save_pretrained(tmp_path)
     encoder = build_smcim_encoder(str(tmp_path))
-    encoder.load_state(tmp_path)
+    encoder.load_pretrained(tmp_path)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
 
 

@@ -6,10 +6,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.models.losses import mean_direction
 from deixis.models.mcn.garan import Attended, Garan
 
 GENERATOR = torch.Generator().manual_seed(0)
+
+
+def mean_direction(energy, features, eps=1e-6):
+    """The unit features [P, N, D], averaged by the attention of energies [P, N]."""
+    weights = energy.softmax(-1) / torch.linalg.vector_norm(features, dim=-1).clamp(min=eps)
+    return (weights[:, None] @ features).squeeze(1)
 
 
 def random(*shape):
@@ -131,7 +136,7 @@ def test_mean_direction_when_of_parts_then_as_of_all_rows(heads, positions, seed
     torch.manual_seed(seed)
     attended = Attended(torch.rand(2, positions, heads).double(), scale * torch.randn(2, heads, 3).double())
     energy = torch.randn(2, positions)
-    torch.testing.assert_close(attended.mean_direction(energy), mean_direction(energy, attended.rows()))
+    torch.testing.assert_close(attended.mean_direction(energy), mean_direction(energy, attended.rows().float()))
 
 
 def test_mean_direction_when_nothing_was_collected_then_zero_with_finite_gradients():

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from deixis.config import JOINT_STRUCTURES, STRUCTURES, McnConfig, preset
+from deixis.config import preset
 from deixis.models.encoders.darknet import BatchNorm, ConvNormLeaky, ThreeScales
+from deixis.models.mcn.config import JOINT_STRUCTURES, STRUCTURES, McnConfig
 from deixis.models.mcn.garan import Attended, Garan
 from deixis.models.mcn.heads import AsppHead
 from deixis.models.mcn.model import Branch, Fusion, McnModel, McnOutput, StepDown, StepUp

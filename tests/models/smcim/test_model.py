@@ -10,8 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from deixis.config import config_from_dict, config_to_dict, preset
+from deixis.models.boxes import cells_inside
 from deixis.models.encoders.darknet import ThreeScales
-from deixis.models.grids import grid_positions
 from deixis.models.smcim.interaction import LastStep, sine_position
 from deixis.models.smcim.model import SmcimModel, SmcimOutput, SmcimScene, VisualFeatures, share_inside
 from deixis.papers.tables import SMCIM_TABLE_3, SMCIM_TABLE_4
@@ -319,7 +319,7 @@ def test_ground_when_image_is_encoded_once_then_the_same_as_all_at_once(build, p
         scene = model.encode_image(pixels, CONTENT)
         close(model.ground(scene.pick(IMAGE_INDEX), IDS, VALID).boxes_cxcywh, run(model, pixels), 1e-6)
     assert [tuple(feature.shape) for feature in scene.features] == [(2, 16, 8)] * 3
-    assert torch.equal(scene.valid, grid_positions(CONTENT, 4)[1])
+    assert torch.equal(scene.valid, cells_inside(CONTENT, 4))
 
 
 def test_forward_when_autocast_to_bfloat16_then_near_float32_and_float32_comes_out(build, pixels):

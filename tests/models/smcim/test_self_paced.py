@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.models.losses import MAX_EXPONENT, difficulty, l1_loss, self_paced
+from deixis.models.smcim.criterion import MAX_EXPONENT, difficulty, l1_loss, self_paced
 
 LAMBDA = 0.75
 SIGMA = 2.5

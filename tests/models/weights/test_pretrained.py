@@ -7,8 +7,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from deixis.models.weights.darknet_cfg import convolution_shapes, parse_darknet_cfg
-from deixis.models.weights.pretrained import DarknetConv, find_file, load_exactly, read_darknet, read_torchvision_vgg16
+from deixis.models.weights.darknet import (
+    DarknetConv,
+    convolution_shapes,
+    parse_darknet_cfg,
+    read_darknet,
+    read_darknet_folder,
+)
+from deixis.models.weights.pretrained import find_file, load_exactly, read_torchvision_vgg16
 
 # channels: 3 -> conv 2 -> pool -> conv 4 -> upsample -> route(4 + 2) -> conv 1
 CFG = """
@@ -81,11 +87,6 @@ def test_read_darknet_when_route_is_absolute_then_that_layers_channels_enter(tmp
     cfg = CFG.replace("layers=-1, 0", "layers=2")  # the four channels of the second convolution alone
     *_, last = read_darknet(*write_pair(tmp_path, cfg=cfg, values=np.zeros(NUM_VALUES - 2)))
     assert last.weight.shape == (1, 4, 1, 1)
-
-
-def test_read_darknet_when_cut_off_then_only_the_body_is_read(tmp_path):
-    body = read_darknet(*write_pair(tmp_path, values=np.zeros(62 + 12)), cutoff=3)
-    assert [conv.weight.shape for conv in body] == [(2, 3, 3, 3), (4, 2, 1, 1)]
 
 
 def test_read_darknet_when_file_is_short_then_one_sentence_says_by_how_much(tmp_path):
@@ -202,26 +203,18 @@ def test_load_exactly_when_many_are_missing_then_the_list_is_short():
     assert len(str(caught.value)) < 200
 
 
-def test_read_darknet_when_it_ends_with_a_layer_then_the_sentence_names_the_cutoff(tmp_path):
-    pair = write_pair(tmp_path, values=np.zeros(62 + 12))
-    with pytest.raises(ValueError, match=r"convolution 2 .*cutoff=5") as caught:
-        read_darknet(*pair)
-    assert_one_sentence(caught)
-    assert len(read_darknet(*pair, cutoff=5)) == 2
-
-
 @pytest.mark.parametrize(("values", "count"), [(62, 1), (62 + 12, 2), (NUM_VALUES, 3)])
-def test_read_darknet_when_it_may_end_early_then_the_convolutions_up_to_there(tmp_path, values, count):
+def test_read_darknet_when_it_ends_early_then_the_convolutions_up_to_there(tmp_path, values, count):
     pair = write_pair(tmp_path, values=np.arange(values))
-    convs = read_darknet(*pair, may_end_early=True)
+    convs = read_darknet(*pair)
     assert len(convs) == count
     assert convs[-1].weight.ravel()[-1] == values - 1
 
 
 @pytest.mark.parametrize("values", [0, 61, 62 + 13, NUM_VALUES + 1])
-def test_read_darknet_when_it_may_end_early_but_ends_within_a_convolution_then_one_sentence(tmp_path, values):
+def test_read_darknet_when_it_ends_within_a_convolution_then_one_sentence(tmp_path, values):
     with pytest.raises(ValueError, match=f"expected {NUM_VALUES} values .* got {values} in") as caught:
-        read_darknet(*write_pair(tmp_path, values=np.zeros(values)), may_end_early=True)
+        read_darknet(*write_pair(tmp_path, values=np.zeros(values)))
     assert_one_sentence(caught)
 
 
@@ -270,68 +263,28 @@ def test_convolution_shapes_when_batch_norm_is_there_then_four_vectors_are_count
     ]
 
 
-def vgg16_state(value=0.0):
-    """The state dict of torchvision's VGG-16 with a classifier of no size and weights that take no memory."""
-    state = {}
-    channels = 3
-    plan = [(0, 64), (2, 64), (5, 128), (7, 128), (10, 256), (12, 256), (14, 256)]
-    plan += [(index, 512) for index in (17, 19, 21, 24, 26, 28)]
-    for place, (index, out) in enumerate(plan):
-        state[f"features.{index}.weight"] = torch.full((1, 1, 1, 1), value + place).expand(out, channels, 3, 3)
-        state[f"features.{index}.bias"] = torch.zeros(out, dtype=torch.float64)
-        channels = out
-    return {"classifier.0.weight": torch.zeros(1, 1), **state}
-
-
-def test_torchvision_vgg16_when_saved_by_torch_then_26_tensors_in_order_without_the_classifier(tmp_path):
-    torch.save(vgg16_state(), tmp_path / "vgg16.pth")
-    state = read_torchvision_vgg16(tmp_path / "vgg16.pth")
-    assert list(state) == [name for name in vgg16_state() if name.startswith("features.")]
-    assert [int(tensor.flatten()[0]) for name, tensor in state.items() if "weight" in name] == list(range(13))
-    assert sum(tensor.numel() for tensor in state.values()) == 14_714_688  # VGG-16's convolutions
-    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
-
-
-def small_vgg16(monkeypatch):
-    """One convolution stands for thirteen."""
-    monkeypatch.setattr("deixis.models.weights.pretrained._VGG16", {0: (2, 3)})
-    return {"features.0.weight": torch.ones(2, 3, 3, 3), "features.0.bias": torch.zeros(2)}
-
-
-def test_torchvision_vgg16_when_saved_as_safetensors_then_read_the_same(tmp_path, monkeypatch):
-    save_file(small_vgg16(monkeypatch), tmp_path / "vgg16.safetensors")
-    state = read_torchvision_vgg16(str(tmp_path / "vgg16.safetensors"))
-    assert {name: tensor.sum().item() for name, tensor in state.items()} == {
-        "features.0.weight": 54,
-        "features.0.bias": 0,
-    }
-
-
-def test_torchvision_vgg16_when_file_is_of_the_batch_norm_variant_then_missing_names_are_listed(tmp_path):
-    state = vgg16_state()
-    for name in [name for name in state if name.startswith(("features.17.", "features.28."))]:
-        del state[name]
-    state["features.1.running_mean"] = torch.zeros(64)
-    torch.save(state, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"VGG-16 in .*other\.pth") as caught:
-        read_torchvision_vgg16(tmp_path / "other.pth")
-    missing = "features.17.weight, features.17.bias, features.28.weight, features.28.bias (4)"
-    assert_one_sentence(caught, f"missing: {missing}", "unexpected: features.1.running_mean (1)")
+def test_torchvision_vgg16_when_read_then_float32_without_the_classifier_in_both_formats(tmp_path):
+    state = {"features.0.weight": torch.ones(2, 3, 3, 3), "features.0.bias": torch.zeros(2, dtype=torch.float64)}
+    state["classifier.0.weight"] = torch.zeros(1, 1)
+    torch.save(state, tmp_path / "vgg16.pth")
+    save_file(state, tmp_path / "vgg16.safetensors")
+    for name in ("vgg16.pth", "vgg16.safetensors"):
+        found = read_torchvision_vgg16(tmp_path / name)
+        assert {key: (tensor.sum().item(), tensor.dtype) for key, tensor in found.items()} == {
+            "features.0.weight": (54, torch.float32), "features.0.bias": (0, torch.float32),
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "tensor", "words"),
     [
-        ("features.0.bias", torch.zeros(3), "features.0.bias (3,) for (2,)"),
         ("features.0.bias", torch.zeros(2, dtype=torch.int64), "finite floats"),
         ("features.0.weight", torch.full((2, 3, 3, 3), torch.nan), "finite floats"),
     ],
-    ids=["shape", "integers", "nan"],
+    ids=["integers", "nan"],
 )
-def test_torchvision_vgg16_when_a_tensor_is_wrong_then_one_sentence_names_it(
-    tmp_path, monkeypatch, name, tensor, words
-):
-    torch.save({**small_vgg16(monkeypatch), name: tensor}, tmp_path / "vgg16.pth")
+def test_torchvision_vgg16_when_a_tensor_is_wrong_then_one_sentence_names_it(tmp_path, name, tensor, words):
+    torch.save({name: tensor}, tmp_path / "vgg16.pth")
     with pytest.raises(ValueError, match=name) as caught:
         read_torchvision_vgg16(tmp_path / "vgg16.pth")
     assert_one_sentence(caught, words)
@@ -396,3 +349,43 @@ def test_find_file_when_the_hub_has_the_second_name_alone_then_it_is_fetched(put
     monkeypatch.setattr("transformers.utils.hub.cached_file", lambda repository, name: f"/cache/{repository}/{name}")
     found = find_file("someone/swin", "model.safetensors", "pytorch_model.bin")
     assert found == Path("/cache/someone/swin/pytorch_model.bin")
+
+
+# folders of a Darknet network
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a network of three convolutions, of which the file of weights holds two."""
+    conv = "[convolutional]\nbatch_normalize=1\nfilters=2\nsize=1\n"
+    (tmp_path / "net.cfg").write_text(f"[net]\nchannels=3\n{conv * 3}")
+    values = np.arange((8 + 6) + (8 + 4), dtype="<f4")
+    (tmp_path / "net.weights").write_bytes(np.array([0, 2, 0, 0, 0], "<i4").tobytes() + values.tobytes())
+    (tmp_path / "README.md").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", ["net.weights", "darknet53.conv.74"])
+def test_read_darknet_folder_when_the_file_ends_after_the_body_then_its_convolutions(folder, file):
+    (folder / "net.weights").rename(folder / file)
+    convs = read_darknet_folder(folder)
+    assert [conv.weight.shape for conv in convs] == [(2, 3, 1, 1), (2, 2, 1, 1)]
+    assert convs[1].weight[-1, -1, 0, 0] == 25
+
+
+@pytest.mark.parametrize("ending", [".cfg", ".weights"])
+def test_read_darknet_folder_when_one_is_missing_or_there_are_two_then_one_sentence(folder, ending):
+    (folder / f"other{ending}").touch()
+    with pytest.raises(ValueError, match=rf"expected one {ending} file in .*, got \['net{ending}', 'other"):
+        read_darknet_folder(folder)
+    for file in folder.glob(f"*{ending}"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"expected a {ending} file in the folder .*, got none"):
+        read_darknet_folder(folder)
+
+
+@pytest.mark.parametrize("path", ["none", "file"])
+def test_read_darknet_folder_when_there_is_no_such_folder_then_one_sentence(tmp_path, path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=r"expected a \.cfg file in the folder"):
+        read_darknet_folder(tmp_path / path)

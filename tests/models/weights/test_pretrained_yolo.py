@@ -16,8 +16,7 @@ import torch
 from deixis.geometry.boxes import box_iou
 from deixis.geometry.images import letterbox, read_image
 from deixis.models.encoders.image import YoloTinyEncoder
-from deixis.models.weights.darknet_cfg import convolution_shapes, parse_darknet_cfg
-from deixis.models.weights.pretrained import read_darknet
+from deixis.models.weights.darknet import convolution_shapes, parse_darknet_cfg, read_darknet
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 YOLOV3_VALUES = 62_001_757  # yolov3.weights has 248,007,048 bytes: 4 x this and a header of 20
@@ -109,11 +108,8 @@ def test_darknet53_when_cfg_is_of_another_network_then_one_sentence_says_both_co
     assert str(YOLOV3_VALUES - (255 - 18) * (1024 + 512 + 256 + 3)) in str(caught.value)
 
 
-def test_darknet53_when_file_holds_the_body_alone_then_the_sentence_names_the_cutoff_that_reads_it(yolov3):
-    cfg, weights = yolov3(BODY_VALUES)
-    with pytest.raises(ValueError, match="cutoff=75"):
-        read_darknet(cfg, weights)
-    assert len(read_darknet(cfg, weights, cutoff=75)) == 52
+def test_darknet53_when_file_holds_the_body_alone_then_its_52_convolutions(yolov3):
+    assert len(read_darknet(*yolov3(BODY_VALUES))) == 52
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis.config import DeixisConfig
-from deixis.geometry.images import FILL
-from deixis.models.attention import AlternateAttention, AttentionBlock, PositionEncoding
+from deixis.models.attention import AlternateAttention, AttentionBlock, PositionEncoding, attend_in_groups
 from deixis.models.base import Answer, GroundingModel, check_signs, log_odds
-from deixis.models.deixis.decoding import decode
+from deixis.models.boxes import box_iou, grid_places, xyxy_around
+from deixis.models.deixis.config import DeixisConfig
 from deixis.models.deixis.detector import WIDTH, DetectionHead, Detections, GhostPan
 from deixis.models.deixis.proposals import Proposals, Proposer, feature_widths
 from deixis.models.encoders.image import Pyramid, build_image_encoder
 from deixis.models.encoders.text import BertEncoder, build_text_encoder
-from deixis.models.grids import grid_places
-from deixis.models.suppression import MASK_THRESHOLD
 from deixis.models.weights.pretrained import load_exactly, read_tensors
 
+AGREES = 0.5
+"""IoU above which two tokens' boxes are of the same instance."""
 _LONGEST_LOG = 3.0
 """A refined side is at most e to this times as long as the proposal's."""
 
@@ -60,6 +59,16 @@ class Output:
     scores: Tensor  # float32 [P, Q] of the detector
     exists_logit: Tensor  # float32 [P]
     tokens: Tensor  # [P, Q, M], of which `MaskBranch` draws masks
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One answer for each phrase."""
+
+    token: Tensor  # int64 [P] the token that is chosen
+    boxes: Tensor  # [P, 4] xyxy as fractions of the canvas
+    peak: Tensor  # [P] its probability
+    consensus: Tensor  # [P] share of the probability whose own boxes agree with the answer
 
 
 class ImageSide(nn.Module):
@@ -187,16 +196,11 @@ class Fusion(nn.Module):
 
     def forward(self, image: EncodedImage, words: list[Tensor], token_valid: Tensor) -> tuple[Tensor, Tensor]:
         """``image`` of P rows and three grains [P, T, D] to visual [P, Q, M] and textual [P, T, M]."""
-        visuals, textuals = [], []
-        for visual, textual_in, layers, grain in zip(
-            image.tokens.chunk(3, -1), self.textual_in, self.groups, words, strict=True
-        ):
-            textual = textual_in(grain)
-            for layer in layers:  # pyright: ignore[reportGeneralTypeIssues]
-                visual, textual = layer(visual, textual, image.valid, token_valid)
-            visuals.append(visual)
-            textuals.append(textual)
-        visual, textual = torch.cat(visuals, -1) + image.where, torch.cat(textuals, -1)
+        visual, textual = attend_in_groups(
+            lambda layer, visual, textual: layer(visual, textual, image.valid, token_valid),
+            self.groups, self.textual_in, image.tokens.chunk(3, -1), words,
+        )  # fmt: skip
+        visual = visual + image.where
         for modulate, layer, compare in zip(self.modulate, self.merge, self.compare, strict=True):
             gain, shift = modulate(masked_mean(textual, token_valid)).chunk(2, -1)  # the product of MCN Eq. 1
             visual = visual * (1 + gain) + shift
@@ -231,8 +235,7 @@ def refined(boxes: Tensor, change: Tensor) -> Tensor:
     """Boxes xyxy [..., 4] moved by ``change`` [..., 4]: the centre in their sizes, the sizes by a logarithm."""
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-4)
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2 + change[..., :2] * size
-    half = size * change[..., 2:].clamp(-_LONGEST_LOG, _LONGEST_LOG).exp() / 2
-    return torch.cat([centre - half, centre + half], -1)
+    return xyxy_around(centre, size * change[..., 2:].clamp(-_LONGEST_LOG, _LONGEST_LOG).exp())
 
 
 class Prototypes(nn.Module):
@@ -299,6 +302,7 @@ class DeixisModel(GroundingModel):
     score_weights = (0.5, 0.0, 0.5, 0.0, 0.0)
     mask_stride = 4
     stores_int8 = True
+    canvas_note = "enlarged where the image is smaller"
     adapts_canvas = False
 
     def __init__(self, config: DeixisConfig) -> None:
@@ -317,18 +321,18 @@ class DeixisModel(GroundingModel):
         """``pixels`` [B, 3, S, S] RGB 0..1 on the letterboxed canvas; ``content`` [B, 4] fractions of it."""
         return self.image(pixels, content)
 
-    def ground(self, image: EncodedImage, token_ids: Tensor, token_valid: Tensor) -> Output:
-        """``image`` of P rows (see :meth:`EncodedImage.pick`) and P phrases [P, T]."""
+    def ground(self, scene: EncodedImage, token_ids: Tensor, token_valid: Tensor) -> Output:
+        """``scene`` of P rows (see :meth:`EncodedImage.pick`) and P phrases [P, T]."""
         words = self.text(token_ids, token_valid)
-        visual, textual = self.fusion(image, words, token_valid)
-        logits, boxes = self.box(visual, image)
+        visual, textual = self.fusion(scene, words, token_valid)
+        logits, boxes = self.box(visual, scene)
         chosen = (logits.softmax(-1)[..., None].to(visual.dtype) * visual).sum(1)
         highest = logits.amax(-1, keepdim=True).to(visual.dtype)
         return Output(
             choice_logits=logits,
             boxes=boxes,
-            proposals=image.proposals,
-            scores=image.scores,
+            proposals=scene.proposals,
+            scores=scene.scores,
             exists_logit=self.exists(torch.cat([textual[:, 0], chosen, highest / 8], -1)).squeeze(-1).float(),
             tokens=visual,
         )
@@ -358,16 +362,27 @@ class DeixisModel(GroundingModel):
         side = mask.shape[-1]
         return {"box": spread(output, side), "mask": mask / mask.sum((1, 2), keepdim=True).clamp(min=1e-9)}
 
-    def preprocessing(self) -> dict[str, Any]:
+    def load_pretrained(self, part: str, path: str | Path) -> None:
+        """The whole image side from a NanoDet-Plus file, or the encoder below its neck; the BERT body."""
+        if part == "text":
+            assert isinstance(self.text, BertEncoder)
+            self.text.load_pretrained(Path(path))
+        elif Path(path).suffix == ".safetensors":
+            self.image.load_nanodet(Path(path))
+        else:
+            self.image.encoder.load_pretrained(path)
+
+    def load_word_vectors(self, vectors: Tensor) -> None:
         """See :class:`GroundingModel`."""
-        return {
-            "resize": "letterbox, bilinear, centred, enlarged where the image is smaller",
-            "largest_size": self.config.image_size,
-            "fill": FILL,
-            "mean": list(self.image.encoder.pixel_mean),
-            "std": list(self.image.encoder.pixel_std),
-            "mask_threshold": MASK_THRESHOLD,
-        }
+        if isinstance(self.text, BertEncoder):
+            super().load_word_vectors(vectors)
+        else:
+            self.text.load_vectors(vectors)
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """See :class:`GroundingModel`."""
+        return self.image.encoder
 
     def pretrained_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The image encoder with the detector, and the BERT body."""
@@ -380,11 +395,33 @@ class DeixisModel(GroundingModel):
         early = self.image.encoder.early_parameters() if image_pretrained else []
         return [*early, *self.text.frozen_parameters()]
 
-    def forward(
-        self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor
-    ) -> Output:
-        """All at once: phrase p speaks of image ``image_index[p]``."""
-        return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
+
+MODEL = DeixisModel
+
+
+def decode(output: Output) -> Decoded:
+    """The box that most of the probability agrees with, averaged with those that agree.
+
+    Several tokens may stand for one thing and share its probability; so each token counts with all that agree with it.
+    """
+    probability = output.choice_logits.softmax(-1)
+    same = box_iou(output.boxes[:, :, None], output.boxes[:, None]) > AGREES  # [P, Q, Q]
+    support = (same * probability[:, None]).sum(-1)
+    token = (support * probability.sqrt()).argmax(-1)
+    agrees = probability * _row(same, token)
+    consensus = agrees.sum(-1)
+    boxes = (agrees[..., None] * output.boxes).sum(1) / consensus[:, None].clamp(min=1e-9)
+    return Decoded(
+        token=token,
+        boxes=boxes.clamp(0, 1),
+        peak=probability.gather(1, token[:, None]).squeeze(1),
+        consensus=consensus.clamp(max=1),
+    )
+
+
+def _row(table: Tensor, index: Tensor) -> Tensor:
+    """[P, Q, Q] to [P, Q]."""
+    return table.gather(1, index[:, None, None].expand(-1, 1, table.shape[-1])).squeeze(1)
 
 
 def spread(output: Output, side: int) -> Tensor:

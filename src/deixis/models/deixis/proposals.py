@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deixis.models.boxes import box_iou, grid_places
 from deixis.models.deixis.detector import CLASSES, WIDTH, Detections
 from deixis.models.encoders.image import Pyramid
 
@@ -112,7 +113,7 @@ def _at(values: Tensor, places: Tensor) -> Tensor:
 
 def sample(features: Tensor, boxes: Tensor, side: int) -> Tensor:
     """A map [B, C, h, w] at ``side`` x ``side`` places in each box [B, Q, 4]: float32 [B, Q, C, side * side]."""
-    steps = (torch.arange(side, device=boxes.device, dtype=torch.float32) + 0.5) / side
+    steps = grid_places(side, boxes)
     low, size = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     x = (low[..., :1] + size[..., :1] * steps)[:, :, None, :].expand(-1, -1, side, -1)
     y = (low[..., 1:] + size[..., 1:] * steps)[:, :, :, None].expand(-1, -1, -1, side)
@@ -138,7 +139,7 @@ def choose(scores: Tensor, boxes: Tensor, count: int) -> Tensor:
     """
     best, order = scores.topk(min(max(BEFORE_SUPPRESSION, count), scores.shape[1]), dim=1)
     at = boxes.detach().gather(1, order[..., None].expand(-1, -1, 4))
-    overlap = pairwise_iou(at[:, :, None], at[:, None])
+    overlap = box_iou(at[:, :, None], at[:, None])
     better = torch.ones_like(overlap[0], dtype=torch.bool).tril(-1)
     hidden = ((overlap > OVERLAP) & better).any(-1)
     kept = (best - hidden.to(best.dtype)).topk(count, dim=1).indices
@@ -159,11 +160,3 @@ def inside(boxes: Tensor, content: Tensor) -> Tensor:
     """Boxes [B, Q, 4] cut at the picture [B, 4]."""
     low, high = content[:, None, :2], content[:, None, 2:]
     return torch.cat([boxes[..., :2].maximum(low).minimum(high), boxes[..., 2:].maximum(low).minimum(high)], -1)
-
-
-def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of boxes xyxy [..., 4], broadcast against each other."""
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    areas = [(box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1) for box in (a, b)]
-    return overlap / (areas[0] + areas[1] - overlap).clamp(min=1e-9)

@@ -6,15 +6,17 @@ Batch-norm stays a layer of its own, as the last two convolutions go on learning
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis.models.weights.pretrained import DarknetConv, load_exactly
+from deixis.models.weights.darknet import DarknetConv, read_darknet_folder
+from deixis.models.weights.pretrained import load_exactly, read_torchvision_vgg16
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,12 @@ class Darknet53(nn.Module):
             maps.append(x)
         return ThreeScales(stride8=maps[2], stride16=maps[3], stride32=self.head(maps[4]))
 
+    def load_pretrained(self, path: str | Path) -> None:
+        """Take the weights of the Darknet network in that folder; see :meth:`load_darknet`."""
+        self.load_darknet(read_darknet_folder(path))
+
     def load_darknet(self, convs: Sequence[DarknetConv]) -> None:
-        """Take the convolutions of a Darknet file; see :func:`deixis.models.weights.pretrained.read_darknet`.
+        """Take the convolutions of a Darknet file; see :func:`deixis.models.weights.darknet.read_darknet`.
 
         Args:
             convs: 52 of the body alone (the six then keep their random weights), 58 with the six, or all 75 of
@@ -202,8 +208,12 @@ class DarknetTiny(nn.Module):
                 x = self.pools[index](x)
         return ThreeScales(stride8=maps[3], stride16=maps[4], stride32=self.head(x))
 
+    def load_pretrained(self, path: str | Path) -> None:
+        """Take the weights of the Darknet network in that folder; see :meth:`load_darknet`."""
+        self.load_darknet(read_darknet_folder(path))
+
     def load_darknet(self, convs: Sequence[DarknetConv]) -> None:
-        """Take the convolutions of a YOLOv3-tiny file; see :func:`deixis.models.weights.pretrained.read_darknet`.
+        """Take the convolutions of a YOLOv3-tiny file; see :func:`deixis.models.weights.darknet.read_darknet`.
 
         Args:
             convs: all 13, of which the four from the coarse detection layer on are left out, or the 9 before it.
@@ -272,14 +282,14 @@ class Vgg16(nn.Module):
         maps = self.body((pixels - self.mean) / self.std)
         return ThreeScales(stride8=maps.stride8, stride16=maps.stride16, stride32=self.head(maps.stride32))
 
-    def load_torchvision(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Take the convolutions of a state dict with torchvision's names; its classifier is left out.
+    def load_pretrained(self, path: str | Path) -> None:
+        """Take the convolutions of a file with torchvision's names; its classifier is left out.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ValueError: one sentence that lists the names that are missing, unexpected or of another shape.
         """
-        features = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
-        load_exactly(self.body, features, source)
+        load_exactly(self.body, read_torchvision_vgg16(path), str(path))
 
     def frozen_parameters(self) -> list[nn.Parameter]:
         """Of a pretrained encoder, what a file can fill: VGG-16's own convolutions.

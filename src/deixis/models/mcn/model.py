@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deixis.config import McnConfig
 from deixis.models.base import Answer, GroundingModel, energy_map, log_odds
 from deixis.models.encoders.darknet import BatchNorm, ConvNormLeaky, DarknetResidual, ThreeScales, build_mcn_encoder
+from deixis.models.mcn.config import McnConfig
 from deixis.models.mcn.garan import Attended, Garan
-from deixis.models.mcn.heads import AsppHead, BoxHead, linear_conv
+from deixis.models.mcn.heads import AsppHead, BoxHead, best_box, linear_conv
 from deixis.models.mcn.text import GruAttentionEncoder
-from deixis.models.mcn.yolo import best_box
-from deixis.models.suppression import MASK_THRESHOLD
 
 BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
 
@@ -402,16 +401,19 @@ class McnModel(GroundingModel):
         energies = {"box": output.rec_energy, "mask": output.res_energy}
         return {name: energy_map(energy) for name, energy in energies.items() if energy is not None}
 
-    def preprocessing(self) -> dict[str, Any]:
+    def load_pretrained(self, part: str, path: str | Path) -> None:
+        """The image encoder's, of Darknet or torchvision. The word vectors are a table: :meth:`load_word_vectors`."""
+        assert part == "image"
+        self.encoder.load_pretrained(path)
+
+    def load_word_vectors(self, vectors: Tensor) -> None:
         """See :class:`GroundingModel`."""
-        return {
-            "resize": "letterbox, bilinear, centred, on a canvas of one size",
-            "largest_size": self.config.image_size,
-            "fill": self.config.fill,
-            "mean": list(self.encoder.pixel_mean),
-            "std": list(self.encoder.pixel_std),
-            "mask_threshold": MASK_THRESHOLD,
-        }
+        self.text.load_vectors(vectors)
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """See :class:`GroundingModel`."""
+        return self.encoder
 
     def pretrained_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The image encoder. The word vectors are a table, not a network."""
@@ -421,8 +423,5 @@ class McnModel(GroundingModel):
         """The word vectors, and a pretrained encoder but for its last two convolutions."""
         return [*(self.encoder.frozen_parameters() if image_pretrained else []), *self.text.frozen_parameters()]
 
-    def forward(
-        self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor
-    ) -> McnOutput:
-        """All at once: phrase p speaks of image ``image_index[p]``."""
-        return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
+
+MODEL = McnModel

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deixis.config import SmcimConfig
 from deixis.models.attention import AlternateAttention, AttentionBlock
+from deixis.models.boxes import grid_places
+from deixis.models.smcim.config import SmcimConfig
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def sine_position(side: int, dim: int, like: Tensor) -> Tensor:
         [side * side, dim], rows first: sines of y, cosines of y, sines of x, cosines of x, at wavelengths that rise
         from the canvas to 10,000 times it.
     """
-    centres = (torch.arange(side, device=like.device, dtype=torch.float32) + 0.5) / side
+    centres = grid_places(side, like)
     exponents = torch.arange(dim // 4, device=like.device, dtype=torch.float32) / (dim // 4)
     angles = 2 * math.pi * centres[:, None] / 10_000**exponents
     waves = torch.cat([angles.sin(), angles.cos()], -1)

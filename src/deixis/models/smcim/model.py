@@ -10,20 +10,22 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self, cast
+from pathlib import Path
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from deixis.config import SmcimConfig
+from deixis.models.attention import attend_in_groups
 from deixis.models.base import Answer, GroundingModel, log_odds
+from deixis.models.boxes import cells_inside, xyxy_from_cxcywh
 from deixis.models.encoders.darknet import ThreeScales
 from deixis.models.encoders.resnet import RESNET_DEPTHS, BackboneEncoder, build_smcim_encoder
 from deixis.models.encoders.text import LayeredText
-from deixis.models.grids import grid_positions
 from deixis.models.padding import mean_inside, only_pictures, watch
+from deixis.models.smcim.config import SmcimConfig
 from deixis.models.smcim.interaction import InteractionLayer, LastStep, build_layer, sine_position
 from deixis.models.weights.pretrained import config_as_text
 
@@ -173,22 +175,19 @@ class MultiGrainedAttention(nn.Module):
         self, scene: SmcimScene, words: list[Tensor], token_valid: Tensor, position: Position
     ) -> tuple[Tensor, LastStep]:
         """``scene`` of P rows and the grains [P, T, text_dim] to [CLS] of F_l^3 [P, C_1] and its last step."""
-        visuals, textuals = [], []
-        place = position.of_attention(scene.features[0])
-        for visual, grain, textual_in, layers in zip(scene.features, words, self.textual_in, self.groups, strict=True):
-            textual = textual_in(grain)
-            for layer in cast(Iterable[InteractionLayer], layers):
-                visual, textual = self._run(layer, visual, textual, scene.valid, token_valid, place)
-            visuals.append(visual)
-            textuals.append(textual)
-        visual, textual = self.visual_merge(torch.cat(visuals, -1)), self.textual_merge(torch.cat(textuals, -1))
+        own_place = position.of_attention(scene.features[0])
+        visual, textual = attend_in_groups(
+            lambda layer, visual, textual: self._run(layer, visual, textual, scene.valid, token_valid, own_place),
+            self.groups, self.textual_in, scene.features, words,
+        )  # fmt: skip
+        visual, textual = self.visual_merge(visual), self.textual_merge(textual)
         place, before = position.of_attention(visual), (visual, textual)
         for layer in cast(Iterable[InteractionLayer], self.merge):
             before = visual, textual
             visual, textual = self._run(layer, visual, textual, scene.valid, token_valid, place)
         return textual[:, 0], LastStep(*before, visual, scene.valid, token_valid, place)
 
-    def _run(self, layer: InteractionLayer, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(self, layer: nn.Module, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         """The layer; with ``checkpointing``, in training, what it computes is computed again on the way back."""
         if self.checkpointing and self.training:
             return cast(tuple[Tensor, Tensor], checkpoint(layer, *inputs, use_reentrant=False))
@@ -226,6 +225,7 @@ class SmcimModel(GroundingModel):
     score_weights = (1.0, 0.0)  # the share of attention inside the box, the agreement
     mask_stride = STRIDE
     adapts_canvas = False  # one size, as in the paper
+    mask_threshold = None
 
     def __init__(self, config: SmcimConfig) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ class SmcimModel(GroundingModel):
         """``pixels`` [B, 3, S, S] RGB 0..1 on the canvas, S a multiple of 32; ``content`` [B, 4] the picture on it."""
         if pixels.shape[-1] % 32 or pixels.shape[-2] != pixels.shape[-1]:
             raise ValueError(f"expected a square canvas of a multiple of 32, got {tuple(pixels.shape[-2:])!r}")
-        _, valid = grid_positions(content, pixels.shape[-1] // STRIDE)
+        valid = cells_inside(content, pixels.shape[-1] // STRIDE)
         with only_pictures(content, pixels.shape[-1]) if self.config.mask_padding else nullcontext():
             return SmcimScene(self.image(self.encoder(pixels), self.position), valid)
 
@@ -272,8 +272,7 @@ class SmcimModel(GroundingModel):
         """The box, and as its confidence, of which the paper has none, the share of [CLS]'s attention inside it."""
         output = self.ground(scene, token_ids, token_valid, attend=True)
         assert output.cls_attention is not None
-        centre, half = output.boxes_cxcywh[:, :2], output.boxes_cxcywh[:, 2:] / 2
-        boxes = torch.cat([centre - half, centre + half], -1).clamp(0, 1)
+        boxes = xyxy_from_cxcywh(output.boxes_cxcywh).clamp(0, 1)
         confidence = share_inside(output.cls_attention, boxes)
         return Answer(boxes=boxes, mask_probability=None, confidence=confidence, signs=log_odds(confidence)[:, None])
 
@@ -291,16 +290,22 @@ class SmcimModel(GroundingModel):
         """
         return self.interaction.last.words_seen(self._interact(scene, token_ids, token_valid)[1])
 
-    def preprocessing(self) -> dict[str, Any]:
+    def load_pretrained(self, part: str, path: str | Path) -> None:
+        """Of the image encoder, a ResNet's file, a folder or a name on the hub; of BERT, a folder or a name."""
+        (self.encoder if part == "image" else self.text).load_pretrained(path)
+
+    def lowest_text_parameters(self, stages: int) -> list[nn.Parameter]:
         """See :class:`GroundingModel`."""
-        squash = self.config.resize == "squash"
-        return {
-            "resize": f"{'squash' if squash else 'letterbox'}, bilinear, centred, on a canvas of one size",
-            "largest_size": self.config.image_size,
-            "fill": self.config.fill,
-            "mean": list(self.encoder.pixel_mean),
-            "std": list(self.encoder.pixel_std),
-        }
+        return self.text.lowest_parameters(stages)
+
+    def checkpoint_activations(self) -> None:
+        """See :class:`GroundingModel`; those of the interaction."""
+        self.interaction.checkpointing = True
+
+    @property
+    def image_encoder(self) -> nn.Module:
+        """See :class:`GroundingModel`."""
+        return self.encoder
 
     def pretrained_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Both encoders."""
@@ -310,11 +315,8 @@ class SmcimModel(GroundingModel):
         """Early filters and batch-norm of a pretrained image encoder; the paper trains all of the text encoder."""
         return self.encoder.frozen_parameters() if image_pretrained else []
 
-    def forward(
-        self, pixels: Tensor, content: Tensor, image_index: Tensor, token_ids: Tensor, token_valid: Tensor
-    ) -> SmcimOutput:
-        """All at once: phrase p speaks of image ``image_index[p]``."""
-        return self.ground(self.encode_image(pixels, content).pick(image_index), token_ids, token_valid)
+
+MODEL = SmcimModel
 
 
 def share_inside(weights: Tensor, boxes_xyxy: Tensor) -> Tensor:

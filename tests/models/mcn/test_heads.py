@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.models.mcn.yolo import anchors_as_fractions, best_box, decode_boxes
+from deixis.models.mcn.heads import anchors_as_fractions, best_box, decode_boxes
 
 ANCHORS = ((104.0, 208.0), (416.0, 52.0))  # 1/4 x 1/2 and 1 x 1/8 of a canvas of 416
 

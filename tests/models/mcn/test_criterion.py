@@ -6,28 +6,30 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from deixis.config import JOINT_STRUCTURES, STRUCTURES
+from deixis.data.attributes import WORD_GROUPS
 from deixis.data.loading import CanvasRules, TrainingBatch
-from deixis.models.losses import consistency_literal, consistency_loss, yolo_loss
+from deixis.models.mcn.config import JOINT_STRUCTURES, STRUCTURES
+from deixis.models.mcn.criterion import McnCriterion, consistency_literal, yolo_loss
 from deixis.models.mcn.garan import Attended
+from deixis.models.mcn.heads import anchors_as_fractions
 from deixis.models.mcn.model import McnOutput
-from deixis.models.mcn.yolo import anchors_as_fractions
 from deixis.train.batch_loader import batches
-from deixis.train.mcn_objective import McnObjective
 from deixis.train.recipes import recipe
 from deixis.train.setup import start_data, start_model
 from deixis.train.trainer import Trainer
 
 LN2 = math.log(2)
+SIZES = [len(group) for group in WORD_GROUPS]
 SIDE = 416
 BOX = (0.25, 0.5, 0.5, 1.0)
 
 
 @pytest.fixture
-def make_objective(make_mcn):
+def make_criterion(make_mcn):
     def make(structure="mcn", made=None, **values):
-        return McnObjective(*make_mcn(structure, **values), made or recipe("mcn"))
+        return McnCriterion(*make_mcn(structure, **values), (made or recipe("mcn")).losses, SIZES)
 
     return make
 
@@ -73,16 +75,16 @@ def zeros(count, *, boxes=True, masks=True):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_mask_when_logits_are_0_and_it_is_empty_then_187_43_a_sample_through_the_objective(make_objective, count):
-    held = make_objective("single-res-52")
+def test_mask_when_logits_are_0_and_it_is_empty_then_187_43_a_sample_through_the_criterion(make_criterion, count):
+    held = make_criterion("single-res-52")
     parts = held.output_losses(zeros(count, boxes=False), batch_of(*[(0.0, True, True)] * count))
     assert parts.keys() == {"mask"}
     assert held.total(parts).item() == pytest.approx(187.43, abs=5e-3)
     assert parts["mask"].item() == pytest.approx(2704 * LN2, rel=1e-6)
 
 
-def test_total_when_all_logits_are_0_then_the_parts_of_eq_12_by_hand(make_objective):
-    held = make_objective()
+def test_total_when_all_logits_are_0_then_the_parts_of_eq_12_by_hand(make_criterion):
+    held = make_criterion()
     batch = batch_of((0.0, True, True))
     parts = held.output_losses(zeros(1), batch)
     boxes = yolo_loss(zeros(1).box_logits, torch.tensor([BOX]), anchors_as_fractions(held.model.config.anchors_px))
@@ -98,11 +100,11 @@ def test_total_when_all_logits_are_0_then_the_parts_of_eq_12_by_hand(make_object
     assert held.total(parts).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_weights_when_the_recipe_has_others_then_these(make_objective):
+def test_weights_when_the_recipe_has_others_then_these(make_criterion):
     made = recipe("mcn", rec_weight=2.0, res_weight=3.0, cem_weight=5.0)
-    held = make_objective(made=made)
+    held = make_criterion(made=made)
     assert held.weights == {"xy": 2.0, "wh": 2.0, "confidence": 2.0, "mask": 3.0, "cem": 5.0}
-    assert make_objective().weights == {"xy": 1.0, "wh": 1.0, "confidence": 1.0, "mask": 0.1, "cem": 1.0}
+    assert make_criterion().weights == {"xy": 1.0, "wh": 1.0, "confidence": 1.0, "mask": 0.1, "cem": 1.0}
 
 
 def row_of(value, k):
@@ -111,8 +113,8 @@ def row_of(value, k):
     return value[k : k + 1]
 
 
-def test_parts_when_phrases_differ_then_their_mean(make_objective):
-    held = make_objective()
+def test_parts_when_phrases_differ_then_their_mean(make_criterion):
+    held = make_criterion()
     output = zeros(2)
     output.mask_logits[1] = 100.0
     output.box_logits[1, :, 4] = -100.0
@@ -135,8 +137,8 @@ def test_parts_when_phrases_differ_then_their_mean(make_objective):
 # what takes part
 
 
-def test_mask_when_a_phrase_has_none_then_the_mean_is_over_the_others(make_objective):
-    held = make_objective("single-res-52")
+def test_mask_when_a_phrase_has_none_then_the_mean_is_over_the_others(make_criterion):
+    held = make_criterion("single-res-52")
     batch = batch_of((0.0, True, True), (0.0, False, True), (0.0, False, False))
     output = dataclasses.replace(zeros(3, boxes=False), mask_logits=torch.zeros(3, 52, 52))
     output.mask_logits[1] = 1000.0
@@ -146,16 +148,16 @@ def test_mask_when_a_phrase_has_none_then_the_mean_is_over_the_others(make_objec
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_mask_when_a_cell_is_partly_covered_then_its_share_is_the_target(make_objective, share):
-    held = make_objective("single-res-52")
+def test_mask_when_a_cell_is_partly_covered_then_its_share_is_the_target(make_criterion, share):
+    held = make_criterion("single-res-52")
     output = dataclasses.replace(zeros(1, boxes=False), mask_logits=torch.full((1, 52, 52), math.log(3)))
     each = -share * math.log(0.75) - (1 - share) * math.log(0.25)
     parts = held.output_losses(output, batch_of((share, True, True)))
     assert parts["mask"].item() == pytest.approx(2704 * each, rel=1e-5)
 
 
-def test_losses_when_a_phrase_means_nothing_then_all_is_negative_and_the_mask_empty(make_objective):
-    held = make_objective()
+def test_losses_when_a_phrase_means_nothing_then_all_is_negative_and_the_mask_empty(make_criterion):
+    held = make_criterion()
     batch = dataclasses.replace(batch_of((0.0, False, False)), boxes=np.zeros((1, 4), np.float32))
     parts = held.output_losses(zeros(1), batch)
     assert {name: value.item() for name, value in parts.items() if name in ("xy", "wh", "cem")} == {
@@ -165,17 +167,25 @@ def test_losses_when_a_phrase_means_nothing_then_all_is_negative_and_the_mask_em
     assert parts["mask"].item() == pytest.approx(2704 * LN2, rel=1e-6)
 
 
-def test_cem_when_a_phrase_means_nothing_then_the_mean_is_over_the_others(make_objective):
-    held = make_objective()
+def test_cem_when_a_phrase_means_nothing_then_the_mean_is_over_the_others(make_criterion):
+    held = make_criterion()
     output = zeros(2)
     output.rec_attended.vectors[0, 0] = -1.0  # a cosine of 0
     batch = batch_of((0.0, True, True), (0.0, False, False))
     assert held.output_losses(output, batch)["cem"].item() == pytest.approx(LN2, rel=1e-4)
 
 
-@pytest.mark.parametrize(("form", "loss"), [("expected", consistency_loss), ("literal", consistency_literal)])
-def test_cem_when_of_a_form_then_that_loss_over_positions_of_both_branches(make_objective, form, loss):
-    held = make_objective(cem=form)
+def consistency_pairwise(energy_a, features_a, energy_b, features_b, eps=1e-6):
+    """MCN Eq. 5 to 9 as they stand: the N_a x N_b table of weighted correlations, summed, clipped as the authors do."""
+    attention = energy_a.softmax(-1)[:, :, None] * energy_b.softmax(-1)[:, None, :]
+    unit_a, unit_b = (F.normalize(one, dim=-1, eps=eps) for one in (features_a, features_b))
+    correlation = ((unit_a @ unit_b.transpose(1, 2) + 1) / 2).clamp(eps, 1 - eps)
+    return -torch.log((attention * correlation).sum((1, 2)) + eps)
+
+
+@pytest.mark.parametrize(("form", "loss"), [("expected", consistency_pairwise), ("literal", consistency_literal)])
+def test_cem_when_of_a_form_then_that_loss_over_positions_of_both_branches(make_criterion, form, loss):
+    held = make_criterion(cem=form)
     generator = torch.Generator().manual_seed(0)
     res_energy, rec_energy, res_vectors, rec_vectors, res_gate, rec_gate = (
         torch.randn(shape, generator=generator)
@@ -194,21 +204,21 @@ PARTS = {"rec": {"xy", "wh", "confidence"}, "res": {"mask"}, "cem": {"cem"}}
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_losses_when_of_a_structure_then_the_parts_that_it_has(make_objective, structure):
-    held = make_objective(structure)
+def test_losses_when_of_a_structure_then_the_parts_that_it_has(make_criterion, structure):
+    held = make_criterion(structure)
     single = structure.removeprefix("single-")[:3]
     expected = PARTS[single] if structure.startswith("single-") else set().union(*PARTS.values())
     side = 64 // held.model.mask_stride
-    parts = held.losses(batch_of((1.0, True, True), (0.0, False, False), side=side))
+    parts = held(batch_of((1.0, True, True), (0.0, False, False), side=side))
     assert parts.keys() == expected
     assert parts.keys() <= held.weights.keys()
     assert all(value.ndim == 0 and torch.isfinite(value) for value in parts.values())
 
 
 @pytest.mark.parametrize("structure", JOINT_STRUCTURES)
-def test_losses_when_cem_is_off_then_without_it(make_objective, structure):
-    held = make_objective(structure, cem="off")
-    parts = held.losses(batch_of((1.0, True, True), side=64 // held.model.mask_stride))
+def test_losses_when_cem_is_off_then_without_it(make_criterion, structure):
+    held = make_criterion(structure, cem="off")
+    parts = held(batch_of((1.0, True, True), side=64 // held.model.mask_stride))
     assert parts.keys() == PARTS["rec"] | PARTS["res"]
 
 
@@ -216,14 +226,14 @@ def test_losses_when_cem_is_off_then_without_it(make_objective, structure):
 
 
 def drawn(made, model):
-    rules = CanvasRules(model.mask_stride, made.mask_target, model.fill)
+    rules = CanvasRules(model.mask_stride, made.data.mask_target, model.fill)
     return next(iter(batches(start_data(made), made, 0, rules)))
 
 
 def test_losses_when_trained_then_every_trainable_parameter_gets_a_gradient(small_mcn_recipe):
     model, tokenizer = start_model(small_mcn_recipe)
-    held = McnObjective(model.train(), tokenizer, small_mcn_recipe)
-    held.total(held.losses(drawn(dataclasses.replace(small_mcn_recipe, images=4), model))).backward()
+    held = McnCriterion(model.train(), tokenizer, small_mcn_recipe.losses, SIZES)
+    held.total(held(drawn(small_mcn_recipe.replaced(images=4), model))).backward()
     without = {
         n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or p.grad.abs().max() == 0)
     }
@@ -235,11 +245,9 @@ def test_losses_when_trained_then_every_trainable_parameter_gets_a_gradient(smal
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("structure", ["mcn", "single-rec-52", "single-res-13"])
 def test_training_when_one_drawn_batch_repeats_then_its_loss_falls(small_mcn_recipe, structure, precision):
-    fields = {**small_mcn_recipe.model_fields, "structure": structure}
+    fields = {**small_mcn_recipe.model.fields, "structure": structure}
     fields["cem"] = "expected" if structure == "mcn" else "off"
-    made = dataclasses.replace(
-        small_mcn_recipe, model_fields=fields, precision=precision, steps=30, images=4, warmup=0, lr=1e-2
-    )
+    made = small_mcn_recipe.replaced(model_fields=fields, precision=precision, steps=30, images=4, warmup=0, lr=1e-2)
     held = Trainer(made)
     fixed = drawn(made, held.model)
     losses = [held.train_step(fixed) for _ in range(30)]
@@ -251,10 +259,10 @@ def test_training_when_one_drawn_batch_repeats_then_its_loss_falls(small_mcn_rec
 
 
 def test_words_when_wanted_then_told_from_the_encoder_alone(small_mcn_recipe):
-    made = dataclasses.replace(small_mcn_recipe, words_weight=5.0)
+    made = small_mcn_recipe.replaced(words_weight=5.0)
     model, tokenizer = start_model(made)
-    held = McnObjective(model.train(), tokenizer, made)
-    held.losses(drawn(made, model))["words"].backward()
+    held = McnCriterion(model.train(), tokenizer, made.losses, SIZES)
+    held(drawn(made, model))["words"].backward()
     reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert reached == {"encoder"}
     assert all(p.grad.abs().sum() > 0 for p in held.helper.parameters())
@@ -262,8 +270,8 @@ def test_words_when_wanted_then_told_from_the_encoder_alone(small_mcn_recipe):
 
 
 def test_words_when_not_wanted_then_no_part_and_no_parameters(small_mcn_recipe):
-    made = dataclasses.replace(small_mcn_recipe, words_weight=0.0)
+    made = small_mcn_recipe.replaced(words_weight=0.0)
     model, tokenizer = start_model(made)
-    held = McnObjective(model.train(), tokenizer, made)
-    assert "words" not in held.losses(drawn(made, model))
+    held = McnCriterion(model.train(), tokenizer, made.losses, SIZES)
+    assert "words" not in held(drawn(made, model))
     assert [*held.helper.parameters()] == []

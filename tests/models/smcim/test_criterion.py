@@ -15,22 +15,21 @@ from deixis.data.attributes import NUM_WORDS, WORD_GROUPS
 from deixis.data.loading import CanvasRules, TrainingBatch
 from deixis.language.tokenizers import WordTokenizer
 from deixis.models.encoders.darknet import ThreeScales
+from deixis.models.smcim.criterion import (
+    NEGATIVE_TOTAL,
+    SelfPacing,
+    SmcimCriterion,
+)
 from deixis.models.smcim.model import SmcimModel
 from deixis.train import trainer
 from deixis.train.batch_loader import batches
 from deixis.train.optimisers import build_optimiser
 from deixis.train.recipes import recipe
 from deixis.train.setup import start_data
-from deixis.train.smcim_objective import (
-    NEGATIVE_TOTAL,
-    SelfPacing,
-    SmcimObjective,
-    cxcywh_from_xyxy,
-    xyxy_from_cxcywh,
-)
 from deixis.train.trainer import Trainer, log_line, notes
 
 WANTED = (0.25, 0.25, 0.75, 0.75)
+SIZES = [len(group) for group in WORD_GROUPS]
 
 
 class Standing(nn.Module):
@@ -58,7 +57,7 @@ class Standing(nn.Module):
 
 def make(box_cxcywh=(0.5, 0.5, 0.5, 0.5), **fields):
     made = recipe("smcim", **fields)
-    return SmcimObjective(Standing(box_cxcywh), WordTokenizer(["dog"], max_tokens=3), made)
+    return SmcimCriterion(Standing(box_cxcywh), WordTokenizer(["dog"], max_tokens=3), made.losses, SIZES)
 
 
 def batch_of(present=(True,), boxes=None):
@@ -92,21 +91,15 @@ def paced(loss, sigma=2.5, lambda_=0.75):
 # boxes
 
 
-def test_boxes_when_turned_there_and_back_then_by_hand():
-    corners = torch.tensor([[0.0, 0.25, 0.5, 0.75]])
-    assert cxcywh_from_xyxy(corners).tolist() == [[0.25, 0.5, 0.5, 0.5]]
-    assert xyxy_from_cxcywh(cxcywh_from_xyxy(corners)).tolist() == corners.tolist()
-
-
 def test_losses_when_a_box_is_a_quarter_beside_then_eq_7_and_8_by_hand():
-    parts = make((0.75, 0.5, 0.5, 0.5), spsil="off").losses(batch_of())
+    parts = make((0.75, 0.5, 0.5, 0.5), spsil="off")(batch_of())
     assert parts.keys() == {"l1", "giou"}
     assert parts["l1"].item() == pytest.approx(0.25)
     assert parts["giou"].item() == pytest.approx(1 - 1 / 3)  # half of each overlaps, the hull is the union
 
 
 def test_losses_when_a_box_reaches_out_of_the_canvas_then_it_is_not_cut():
-    parts = make((0.5, 0.5, 2.0, 1.0), spsil="off").losses(batch_of())
+    parts = make((0.5, 0.5, 2.0, 1.0), spsil="off")(batch_of())
     assert parts["l1"].item() == pytest.approx(1.5 + 0.5)
     assert parts["giou"].item() == pytest.approx(1 - 0.25 / 2)
 
@@ -117,7 +110,7 @@ def test_losses_when_a_box_reaches_out_of_the_canvas_then_it_is_not_cut():
 @pytest.mark.parametrize("detach", [False, True])
 def test_total_when_spsil_is_on_then_eq_11_by_hand(detach):
     held = make((0.75, 0.5, 0.5, 0.5), detach_difficulty=detach)
-    parts = held.losses(batch_of())
+    parts = held(batch_of())
     assert held.total(parts).item() == pytest.approx(paced(0.25) + paced(2 / 3), rel=1e-5)
     assert parts["paced_l1"].item() == pytest.approx(paced(0.25), rel=1e-5)
     assert parts["difficulty_giou"].item() == pytest.approx(math.exp((2 / 3) ** 2 / 6.25), rel=1e-5)
@@ -125,14 +118,14 @@ def test_total_when_spsil_is_on_then_eq_11_by_hand(detach):
 
 def test_total_when_all_is_right_then_minus_two_lambda_and_a_log_that_takes_it():
     held = make(spsil_lambda=0.5)
-    total = held.total(held.losses(batch_of())).item()
+    total = held.total(held(batch_of())).item()
     assert total == pytest.approx(-1.0)
     assert json.loads(log_line(1, 0.0, {"loss": total}))["loss"] == pytest.approx(-1.0)
 
 
 def test_total_when_spsil_is_off_then_the_plain_sum_and_no_width():
     held = make((0.75, 0.5, 0.5, 0.5), spsil="off")
-    assert held.total(held.losses(batch_of())).item() == pytest.approx(0.25 + 2 / 3, rel=1e-5)
+    assert held.total(held(batch_of())).item() == pytest.approx(0.25 + 2 / 3, rel=1e-5)
     assert [*held.helper.parameters()] == []
 
 
@@ -140,13 +133,13 @@ def test_total_when_spsil_is_off_then_the_plain_sum_and_no_width():
 def test_total_when_weights_are_given_then_after_the_difficulty(spsil):
     held = make((0.75, 0.5, 0.5, 0.5), spsil=spsil, l1_weight=5.0, giou_weight=2.0)
     one, two = (paced(0.25), paced(2 / 3)) if spsil == "on" else (0.25, 2 / 3)
-    assert held.total(held.losses(batch_of())).item() == pytest.approx(5 * one + 2 * two, rel=1e-5)
+    assert held.total(held(batch_of())).item() == pytest.approx(5 * one + 2 * two, rel=1e-5)
 
 
 def test_logged_when_phrases_differ_then_the_mean_of_each_ones_own_difficulty():
     held = make((0.75, 0.5, 0.5, 0.5), sigma=1.5)
     beside = (0.5, 0.25, 1.0, 0.75)  # this one is right
-    parts = held.losses(batch_of((True, True), [WANTED, beside]))
+    parts = held(batch_of((True, True), [WANTED, beside]))
     hard = math.exp((2 / 3) ** 2 / 2.25)
     assert parts["giou"].item() == pytest.approx(1 / 3, rel=1e-5)
     assert parts["paced_giou"].item() == pytest.approx((paced(2 / 3, 1.5) - 0.75) / 2, rel=1e-5)
@@ -159,11 +152,11 @@ def test_logged_when_phrases_differ_then_the_mean_of_each_ones_own_difficulty():
 
 def test_losses_when_a_phrase_means_nothing_then_it_takes_no_part():
     held = make((0.75, 0.5, 0.5, 0.5))
-    alone = held.losses(batch_of())
-    both = held.losses(batch_of((True, False), [WANTED, (0, 0, 0, 0)]))
+    alone = held(batch_of())
+    both = held(batch_of((True, False), [WANTED, (0, 0, 0, 0)]))
     for name, value in both.items():
         assert value.item() == pytest.approx(alone[name].item(), rel=1e-6), name
-    nobody = held.losses(batch_of((False,), [(0, 0, 0, 0)]))
+    nobody = held(batch_of((False,), [(0, 0, 0, 0)]))
     held.total(nobody).backward()
     assert held.total(nobody).item() == 0
     assert held.model.box.grad.abs().max() == 0
@@ -174,7 +167,7 @@ def test_gradients_when_detached_then_the_boxs_differ_and_the_widths_do_not():
     found = []
     for detach in (False, True):
         held = make((0.75, 0.5, 0.5, 0.5), detach_difficulty=detach)
-        held.total(held.losses(batch_of())).backward()
+        held.total(held(batch_of())).backward()
         found.append((held.model.box.grad, [sigma.grad.item() for sigma in held.helper.parameters()]))
     assert not torch.allclose(found[0][0], found[1][0])
     assert found[0][1] == found[1][1] != [0, 0]
@@ -186,7 +179,7 @@ def test_gradients_when_detached_then_the_boxs_differ_and_the_widths_do_not():
 def test_words_when_wanted_then_told_from_the_images_features_alone():
     held = make(words_weight=2.0)
     assert held.helper["words"].out_features == NUM_WORDS
-    parts = held.losses(batch_of())
+    parts = held(batch_of())
     parts["words"].backward()
     assert held.model.gain.grad.abs().sum() > 0
     assert held.model.box.grad is None
@@ -196,7 +189,7 @@ def test_words_when_wanted_then_told_from_the_images_features_alone():
 
 def test_words_when_not_wanted_then_no_part_and_no_parameters():
     held = make()
-    assert "words" not in held.losses(batch_of())
+    assert "words" not in held(batch_of())
     assert {name for name, _ in held.helper.named_parameters()} == {"pacing.sigma.l1", "pacing.sigma.giou"}
 
 
@@ -212,22 +205,22 @@ def masked_batch():
 
 
 def test_attention_when_wanted_then_minus_the_log_of_its_share_on_the_mask():
-    objective = make(attention_weight=2.0)
-    parts = objective.losses(masked_batch())  # half of the attention on the first cell, none on the last
+    criterion = make(attention_weight=2.0)
+    parts = criterion(masked_batch())  # half of the attention on the first cell, none on the last
     assert parts["attention"].item() == pytest.approx(-math.log(0.5), rel=1e-6)
     without = {name: part for name, part in parts.items() if name != "attention"}
-    assert objective.total(parts).item() == pytest.approx(make().total(without).item() + 2 * math.log(2), rel=1e-6)
-    assert "attention" not in make().losses(masked_batch())
+    assert criterion.total(parts).item() == pytest.approx(make().total(without).item() + 2 * math.log(2), rel=1e-6)
+    assert "attention" not in make()(masked_batch())
 
 
 def test_place_when_wanted_then_cross_entropy_of_all_cells_and_the_box_of_covered_ones():
-    objective = make(place_weight=1.0)
+    criterion = make(place_weight=1.0)
     with torch.no_grad():
-        objective.place.weight.zero_()
-        objective.place.bias.zero_()
-        objective.place.weight[0, 0] = 2.0  # the first pixel says that it lies on the thing
-        objective.place.weight[1, 3] = math.log(3)  # the last one that the box's centre lies at 3 / 4
-    parts = objective.losses(masked_batch())
+        criterion.place.weight.zero_()
+        criterion.place.bias.zero_()
+        criterion.place.weight[0, 0] = 2.0  # the first pixel says that it lies on the thing
+        criterion.place.weight[1, 3] = math.log(3)  # the last one that the box's centre lies at 3 / 4
+    parts = criterion(masked_batch())
     cells = [math.log(1 + math.exp(-2)), math.log(2), math.log(2), math.log(2)]
     assert parts["place"].item() == pytest.approx(sum(cells) / 4, rel=1e-6)
     # all other numbers are a half, as of the box that is wanted; the last pixel counts half as much as the first
@@ -236,8 +229,8 @@ def test_place_when_wanted_then_cross_entropy_of_all_cells_and_the_box_of_covere
 
 def test_optimiser_when_there_are_widths_then_a_group_of_their_own_without_decay():
     made = recipe("smcim", words_weight=1.0, sigma_lr=0.125, lr=0.25)
-    held = SmcimObjective(Standing(), WordTokenizer(["dog"], max_tokens=3), made)
-    groups = build_optimiser(held.model, held.helper, made).param_groups
+    held = SmcimCriterion(Standing(), WordTokenizer(["dog"], max_tokens=3), made.losses, SIZES)
+    groups = build_optimiser(held.model, held, made).param_groups
     names = {id(p): name for name, p in held.helper.named_parameters()}
     found = {
         frozenset(names[id(p)] for p in group["params"]): (group["lr"], group["peak_lr"], group["weight_decay"])
@@ -256,9 +249,9 @@ def sigmas(pacing):
 
 
 def paced_optimiser(**fields):
-    made = recipe("smcim", **fields)
-    pacing = SelfPacing(made)
-    return pacing, build_optimiser(Standing(), nn.ModuleDict({"pacing": pacing}), made)
+    held = make(**fields)
+    assert isinstance(held.pacing, SelfPacing)
+    return held.pacing, build_optimiser(Standing(), held, recipe("smcim", **fields))
 
 
 def test_width_when_all_losses_stay_small_for_10000_steps_then_at_its_floor_and_never_below():
@@ -327,7 +320,7 @@ def small(monkeypatch):
 
     def make_trainer(**fields):
         def start(made, samples):
-            torch.manual_seed(made.seed)
+            torch.manual_seed(made.run.seed)
             return SmcimModel(config), WordTokenizer(["left", "right", "red"], max_tokens=6)
 
         monkeypatch.setattr(trainer, "start_model", start)
@@ -341,15 +334,15 @@ def drawn(made):
     return next(iter(batches(start_data(made), made, 0, CanvasRules(16))))
 
 
-def test_objective_when_the_model_is_of_the_family_then_this_one(small):
+def test_criterion_when_the_model_is_of_the_family_then_this_one(small):
     held = small()
-    assert type(held.objective) is SmcimObjective
-    told = notes(held.recipe, held.objective.helper, autocast=True)
+    assert type(held.criterion) is SmcimCriterion
+    told = notes(held.recipe, held.criterion, autocast=True)
     assert told[0] == NEGATIVE_TOTAL
     assert ["image_weights" in told[1], "text_weights" in told[2], len(told)] == [True, True, 4]
     assert told[3] == "precision: bfloat16"
-    assert notes(held.recipe, small(spsil="off").objective.helper, autocast=True) == told[1:]
-    assert notes(held.recipe, held.objective.helper, autocast=False)[3] == "precision: float32"
+    assert notes(held.recipe, small(spsil="off").criterion, autocast=True) == told[1:]
+    assert notes(held.recipe, held.criterion, autocast=False)[3] == "precision: float32"
 
 
 @pytest.mark.parametrize(
@@ -366,7 +359,7 @@ def test_objective_when_the_model_is_of_the_family_then_this_one(small):
 )
 def test_notes_when_sigma_may_fall_to_where_errors_are_rewarded_then_it_is_told(small, fields, unsafe):
     held = small(**fields)
-    told = notes(held.recipe, held.objective.helper, autocast=False)
+    told = notes(held.recipe, held.criterion, autocast=False)
     assert sum("sigma may fall below lambda" in one for one in told) == unsafe
 
 
@@ -385,10 +378,10 @@ def test_training_when_one_drawn_scene_repeats_then_plain_losses_fall_and_the_to
 
 def test_gradients_when_trained_then_every_parameter_gets_one_told_words_included(small):
     held = small()
-    made = dataclasses.replace(held.recipe, words_weight=1.0)
-    objective = SmcimObjective(held.model.train(), held.objective.tokenizer, made)
-    objective.total(objective.losses(drawn(made))).backward()
-    parameters = [*held.model.named_parameters(), *objective.helper.named_parameters()]
+    made = held.recipe.replaced(words_weight=1.0)
+    criterion = SmcimCriterion(held.model.train(), held.criterion.tokenizer, made.losses, SIZES)
+    criterion.total(criterion(drawn(made))).backward()
+    parameters = [*held.model.named_parameters(), *criterion.helper.named_parameters()]
     assert [name for name, p in parameters if p.grad is None] == []
     assert all(torch.isfinite(p.grad).all() for _, p in parameters)
 
@@ -400,7 +393,7 @@ def test_restore_when_widths_have_moved_then_they_and_the_next_step_are_as_they_
         held.train_step(fixed)
     held.save(tmp_path)
     again.restore(tmp_path)
-    assert sigmas(again.objective.pacing) == sigmas(held.objective.pacing) != [2.5, 2.5]
+    assert sigmas(again.criterion.pacing) == sigmas(held.criterion.pacing) != [2.5, 2.5]
     after = held.train_step(fixed)
     again.restore(tmp_path)
     assert again.train_step(fixed) == after
@@ -409,7 +402,7 @@ def test_restore_when_widths_have_moved_then_they_and_the_next_step_are_as_they_
 def test_run_when_of_this_family_then_told_once_that_totals_are_negative_and_all_parts_are_logged(
     small, tmp_path, capsys
 ):
-    made = dataclasses.replace(small(images=1, phrases=1).recipe, steps=2, printed_images=192)
+    made = small(images=1, phrases=1).recipe.replaced(steps=2, printed_images=192)
     trainer.run(made, tmp_path / "run")
     told = capsys.readouterr().err
     assert told.count("negative by design") == 1

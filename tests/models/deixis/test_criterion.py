@@ -9,27 +9,31 @@ import torch.nn.functional as F
 from deixis.data.attributes import WORD_GROUPS, word_labels
 from deixis.data.loading import Picture, Target, TrainingBatch, collate
 from deixis.data.pictures import Boxed
-from deixis.models import losses
-from deixis.models.deixis.detector import Detections
-from deixis.models.deixis.proposals import Proposals
-from deixis.train import setup as starting
-from deixis.train.deixis_objective import (
-    DeixisObjective,
+from deixis.models.criterion import giou_loss
+from deixis.models.deixis.criterion import (
+    DeixisCriterion,
     around,
+    box_loss,
     choice_loss,
     choice_target,
+    dice_loss,
+    mask_loss,
+    projection_loss,
     thing_loss,
     told_loss,
 )
+from deixis.models.deixis.detector import Detections
+from deixis.models.deixis.proposals import Proposals
+from deixis.train import setup as starting
 
 SIZES = [len(group) for group in WORD_GROUPS]
 NAMES = ("choice", "box", "exists", "told", "pixels", "projection", "things")
 
 
 @pytest.fixture
-def objective(small_recipe):
+def criterion(small_recipe):
     model, tokenizer = starting.start_model(small_recipe)
-    return DeixisObjective(model, tokenizer, small_recipe)
+    return DeixisCriterion(model, tokenizer, small_recipe.losses, SIZES)
 
 
 def half_picture(side, value, category="dog", *, with_mask=True, attributes=(), complete=True):
@@ -52,14 +56,14 @@ def collated(*pictures, absent=0.0):
 # all together
 
 
-def test_losses_when_mask_is_unknown_then_projection_and_else_pixels(objective):
-    known = objective.losses(collated(half_picture("left", 200)))
-    unknown = objective.losses(collated(half_picture("left", 200, with_mask=False)))
+def test_losses_when_mask_is_unknown_then_projection_and_else_pixels(criterion):
+    known = criterion(collated(half_picture("left", 200)))
+    unknown = criterion(collated(half_picture("left", 200, with_mask=False)))
     assert (known["pixels"] > 0, known["projection"] == 0) == (True, True)
     assert (unknown["pixels"] == 0, unknown["projection"] > 0) == (True, True)
 
 
-def test_losses_when_phrase_means_nothing_then_existence_alone_tells_of_it(objective):
+def test_losses_when_phrase_means_nothing_then_existence_alone_tells_of_it(criterion):
     pictures = [half_picture("left", 200, "dog"), half_picture("right", 200, "cat")]
     whole = collated(*(dataclasses.replace(p, boxed=[], complete=False) for p in pictures), absent=1.0)
     chosen = ~whole.present
@@ -68,22 +72,22 @@ def test_losses_when_phrase_means_nothing_then_existence_alone_tells_of_it(objec
         **{name: getattr(whole, name)[chosen] for name in ("image_index", "boxes", "masks", "has_mask", "present")},
     )  # fmt: skip
     assert len(absent.phrases)
-    parts = objective.losses(absent)
+    parts = criterion(absent)
     assert {name for name, value in parts.items() if value > 0} == {"exists"}
 
 
 def test_losses_when_trained_then_every_trainable_parameter_gets_a_gradient(small_recipe):
-    fields = {**small_recipe.model_fields, "candidates": 85}  # every place of the detector is read
-    model, tokenizer = starting.start_model(dataclasses.replace(small_recipe, model_fields=fields))
-    objective = DeixisObjective(model, tokenizer, small_recipe)
+    fields = {**small_recipe.model.fields, "candidates": 85}  # every place of the detector is read
+    model, tokenizer = starting.start_model(small_recipe.replaced(model_fields=fields))
+    criterion = DeixisCriterion(model, tokenizer, small_recipe.losses, SIZES)
     for linear in (model.box.refine[2], *model.fusion.modulate, *model.image.head.thing):
         torch.nn.init.normal_(linear.weight, std=0.1)  # zeros let nothing through
     bins = model.image.head.gfl_cls[3].bias.data[80:].view(4, 8)
     bins[:2, 0] = bins[2:, 1] = 9  # the only place at stride 64 is a corner; its box shall have its middle inside
     one = half_picture("left", 200, attributes=("red", "striped"))
     batch = collated(one, half_picture("right", 30, "cat", with_mask=False), absent=1.0)
-    sum(objective.losses(batch).values()).backward()
-    parameters = [*model.named_parameters(), *objective.helper.named_parameters()]
+    sum(criterion(batch).values()).backward()
+    parameters = [*model.named_parameters(), *criterion.helper.named_parameters()]
     without = {n for n, p in parameters if p.requires_grad and (p.grad is None or not p.grad.any())}
     # a softmax does not see what is added to all of its inputs: at most rounding reaches these
     assert {name for name in without if not name.endswith("key.bias")} == set()
@@ -93,35 +97,35 @@ def test_losses_when_trained_then_every_trainable_parameter_gets_a_gradient(smal
 def test_weights_when_asked_then_the_recipes_for_every_loss(small_recipe):
     model, tokenizer = starting.start_model(small_recipe)
     fields = ("choice", "box", "exists", "words", "mask", "projection", "detection")
-    made = dataclasses.replace(small_recipe, **{f"{name}_weight": 1.0 + k for k, name in enumerate(fields)})
-    held = DeixisObjective(model, tokenizer, made)
+    made = small_recipe.replaced(**{f"{name}_weight": 1.0 + k for k, name in enumerate(fields)})
+    held = DeixisCriterion(model, tokenizer, made.losses, SIZES)
     assert held.weights == {name: 1.0 + k for k, name in enumerate(NAMES)}
-    parts = held.losses(collated(half_picture("left", 200)))
+    parts = held(collated(half_picture("left", 200)))
     assert parts.keys() == held.weights.keys()
     assert held.total(parts).item() == pytest.approx(sum(held.weights[n] * v.item() for n, v in parts.items()))
 
 
 def test_weights_when_choice_has_none_then_the_detector_alone_learns(small_recipe):
-    made = dataclasses.replace(small_recipe, choice_weight=0.0)
+    made = small_recipe.replaced(choice_weight=0.0)
     model, tokenizer = starting.start_model(made)
-    parts = DeixisObjective(model, tokenizer, made).losses(collated(half_picture("left", 200)))
+    parts = DeixisCriterion(model, tokenizer, made.losses, SIZES)(collated(half_picture("left", 200)))
     assert set(parts) == {"things"}
     parts["things"].backward()
     learning = {name for name, p in model.named_parameters() if p.grad is not None}
     assert all(name.startswith(("image.encoder.", "image.neck.", "image.head.")) for name in learning)
 
 
-def test_losses_when_proposals_are_known_already_then_the_same_choice_and_none_of_pixels(objective):
+def test_losses_when_proposals_are_known_already_then_the_same_choice_and_none_of_pixels(criterion):
     pictures = half_picture("left", 200), half_picture("right", 90, "cat")
     batch = collated(*pictures, absent=1.0)
-    objective.model.eval()
-    whole = objective.losses(batch)
+    criterion.model.eval()
+    whole = criterion(batch)
     with torch.no_grad():
         pixels = torch.from_numpy(batch.pixels).permute(0, 3, 1, 2).float() / 255
-        _, _, found = objective.model.image.see(pixels, torch.from_numpy(batch.content))
+        _, _, found = criterion.model.image.see(pixels, torch.from_numpy(batch.content))
     seen = {field.name: getattr(found, field.name).numpy() for field in dataclasses.fields(Proposals)}
     empty = np.zeros((2, 0, 0, 3), np.uint8)
-    pooled = objective.losses(dataclasses.replace(batch, pixels=empty, seen=seen))
+    pooled = criterion(dataclasses.replace(batch, pixels=empty, seen=seen))
     assert set(pooled) == {"choice", "box", "exists", "told"}
     for name, value in pooled.items():
         torch.testing.assert_close(value, whole[name], atol=1e-5, rtol=1e-5, msg=name)
@@ -205,7 +209,7 @@ HALVES = torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]]]).expand(2, 
 def test_told_when_nothing_is_told_apart_then_the_logarithm_of_how_many_words_there_are():
     batch = told_batch([3, 1, -1], [5, -1, -1])
     expected = (2 * math.log(SIZES[0]) + math.log(SIZES[1])) / 3
-    assert told_loss(torch.zeros(2, 2, sum(SIZES)), HALVES, batch).item() == pytest.approx(expected, rel=1e-6)
+    assert told_loss(torch.zeros(2, 2, sum(SIZES)), HALVES, batch, SIZES).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_told_when_told_by_the_proposal_that_fits_then_0_whatever_the_others_tell():
@@ -213,14 +217,14 @@ def test_told_when_told_by_the_proposal_that_fits_then_0_whatever_the_others_tel
     logits[1, 0] = 0
     logits[1, 0, [3, SIZES[0] + 1]] = 100
     batch = told_batch([3, 1, -1], index=[1])
-    assert told_loss(logits, HALVES, batch).item() == pytest.approx(0, abs=1e-6)
+    assert told_loss(logits, HALVES, batch, SIZES).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_told_when_no_proposal_fits_then_it_counts_as_told():
     away = [[0.25, 0, 0.75, 1], [0, 0, 0.5, 1]]  # IoU 1/3 with both halves, and 1
     batch = told_batch([3, -1, -1], [5, -1, -1], boxes=away)
     logits = torch.zeros(2, 2, sum(SIZES), requires_grad=True)
-    loss = told_loss(logits, HALVES, batch)
+    loss = told_loss(logits, HALVES, batch, SIZES)
     assert loss.item() == pytest.approx(math.log(SIZES[0]) / 2)
     loss.backward()
     assert not logits.grad[0, 1].any()
@@ -228,8 +232,8 @@ def test_told_when_no_proposal_fits_then_it_counts_as_told():
 
 def test_told_when_nothing_is_known_then_0():
     logits = torch.randn(2, 2, sum(SIZES))
-    assert told_loss(logits, HALVES, told_batch()).item() == 0
-    assert told_loss(logits, HALVES, told_batch([-1, -1, -1])).item() == 0
+    assert told_loss(logits, HALVES, told_batch(), SIZES).item() == 0
+    assert told_loss(logits, HALVES, told_batch([-1, -1, -1]), SIZES).item() == 0
 
 
 # masks
@@ -273,7 +277,7 @@ def focal_of(logit, quality):
 
 
 def giou_of(*boxes):
-    return sum(losses.giou_loss(torch.tensor(box), torch.tensor(WANTED)) for box in boxes) / len(boxes)
+    return sum(giou_loss(torch.tensor(box), torch.tensor(WANTED)) for box in boxes) / len(boxes)
 
 
 def test_things_when_complete_then_far_places_are_nothing_by_hand():
@@ -316,6 +320,74 @@ def test_things_when_trained_then_boxes_move_only_by_their_own_loss():
     seen = Detections([], torch.zeros(0), torch.zeros(0), logits, boxes)
     thing_loss(seen, things_batch([[WANTED]], [True])).backward()
     own = torch.tensor([NEAR, NONE], requires_grad=True)
-    losses.giou_loss(own, torch.tensor([WANTED]).expand(2, -1)).mean().backward()
+    giou_loss(own, torch.tensor([WANTED]).expand(2, -1)).mean().backward()
     torch.testing.assert_close(boxes.grad[0], own.grad)
     assert logits.grad.all()
+
+
+# box_loss
+
+
+def test_box_loss_when_every_box_is_the_target_then_0():
+    box = torch.tensor([[0.1, 0.2, 0.5, 0.9]])
+    assert box_loss(box[:, None].expand(1, 3, 4), box, torch.tensor([[0.2, 0.3, 0.5]])).item() == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def test_box_loss_when_worked_by_hand_then_five_l1_and_two_giou_by_weight():
+    target = torch.tensor([[0.0, 0.0, 0.2, 0.2]])
+    boxes = torch.tensor([[[0.0, 0.0, 0.2, 0.2], [0.1, 0.0, 0.3, 0.2], [0.5, 0.5, 0.9, 0.9]]])
+    each = 5 * 0.2 + 2 * (1 - 1 / 3)
+    assert box_loss(boxes, target, torch.tensor([[0.75, 0.25, 0.0]])).item() == pytest.approx(0.25 * each, abs=1e-5)
+
+
+# masks
+
+
+@pytest.mark.parametrize(
+    ("probability", "target", "expected"),
+    [
+        ([1.0, 1, 0, 0], [1.0, 1, 0, 0], 0.0),
+        ([0.0, 0, 0, 0], [0.0, 0, 0, 0], 0.0),
+        ([1.0, 0, 0, 0], [0.0, 1, 0, 0], 1 - 1 / 3),
+        ([0.5, 0.5, 0, 0], [1.0, 1, 0, 0], 1 - 3 / 3.5),
+    ],
+)
+def test_dice_when_worked_by_hand_then_that(probability, target, expected):
+    assert dice_loss(torch.tensor([probability]), torch.tensor([target])).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_mask_loss_when_worked_by_hand_then_cross_entropy_inside_and_dice():
+    logits = torch.tensor([[[0.0, 0.0], [0.0, 30.0]]])
+    target = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    inside = torch.tensor([[[True, True], [True, False]]])  # the wrong 30 is padding
+    dice = 1 - (2 * 1.0 + 1) / (3 * 0.25 + 2 + 1)
+    assert mask_loss(logits, target, inside).item() == pytest.approx(math.log(2) + dice, abs=1e-6)
+
+
+def test_mask_loss_when_sure_and_right_then_near_0():
+    target = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    inside = torch.ones(1, 2, 2, dtype=torch.bool)
+    assert mask_loss((2 * target - 1) * 30, target, inside).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_projection_when_shadows_equal_the_boxs_then_near_0_whatever_the_shape():
+    logits = torch.full((1, 4, 4), -30.0)
+    logits[0, [0, 1], [0, 1]] = 30.0  # a diagonal casts the shadows of the 2 x 2 box
+    assert projection_loss(logits, torch.tensor([[0.0, 0.0, 0.5, 0.5]])).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_projection_when_worked_by_hand_then_dice_of_both_shadows():
+    logits = torch.full((1, 4, 4), -30.0)
+    logits[0, 0, :2] = 30.0  # shadow on x: 2 cells, as wanted; on y: 1 cell of the 3 wanted
+    loss = projection_loss(logits, torch.tensor([[0.0, 0.0, 0.5, 0.75]]))
+    assert loss.item() == pytest.approx(0 + 1 - (2 * 1 + 1) / (1 + 3 + 1), abs=1e-5)
+
+
+def test_projection_when_x_and_y_are_swapped_then_it_is_the_same_on_the_transposed_mask():
+    logits = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[0.0, 0.25, 0.5, 1.0], [0.1, 0.1, 0.9, 0.4], [0.0, 0.0, 0.3, 1.0]])
+    torch.testing.assert_close(
+        projection_loss(logits, boxes), projection_loss(logits.transpose(1, 2), boxes[:, [1, 0, 3, 2]])
+    )
