@@ -148,7 +148,7 @@ def _report_finetune(folder: Path, *, speaks: bool) -> None:
     """Measure before and after; of processes that torchrun started, which measure together, one ``speaks``."""
     from deixis.train.finetune_report import measure_finetune, write_page
 
-    found = measure_finetune(read_recipe(folder).start, folder)
+    found = measure_finetune(read_recipe(folder).model.start, folder)
     if speaks:
         tell_problems(found.comparison.problems)
         page = write_page(found, folder)
