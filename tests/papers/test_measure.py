@@ -36,7 +36,7 @@ def test_experiment_when_listed_then_every_row_can_be_trained_in_both_budgets(na
         name, split = parse_dataset_spec(experiment.data[budget])
         assert name in (*SCENES, *REFER)
         assert split == "val"
-        trained = made.recipe_of(experiment.rows[0], 1).phrased
+        trained = made.recipe_of(experiment.rows[0], 1).data.phrased
         assert parse_dataset_spec(trained or "scenes")[0] == name
     assert all(len(row.paper) == len(experiment.columns) for row in experiment.rows)
     assert experiment.reference in {"", *(row.name for row in experiment.rows)}

@@ -84,7 +84,7 @@ def test_smcim_table_5_when_read_then_both_blocks_with_spsil_and_one_without():
     made = [
         (preset("smcim-tiny", **row.model_fields), recipe("smcim", **row.recipe_fields)) for row in SMCIM_TABLE_5.rows
     ]
-    assert [(model.interaction, training.spsil) for model, training in made] == [
+    assert [(model.interaction, training.losses.spsil) for model, training in made] == [
         ("encoder", "on"),
         ("ca2m", "on"),
         ("ca2m", "off"),

@@ -13,6 +13,7 @@ from deixis.cli import app
 from deixis.config import preset
 from deixis.data.epochs import Epochs
 from deixis.data.formats.jsonl import write_jsonl
+from deixis.data.attributes import WORD_GROUPS
 from deixis.data.loading import CanvasRules
 from deixis.data.scenes import open_scenes
 from deixis.evaluate.evaluate import evaluate
@@ -80,12 +81,14 @@ def test_presets_when_at_full_size_then_every_gradient_is_there_and_finite(name)
     torch.manual_seed(0)
     words = ["the", "left", "right", *(f"word{number}" for number in range(97))]
     model = McnModel(preset(name, vocab_size=len(words) + 2)).train()
-    objective = McnCriterion(model, WordTokenizer(words, max_tokens=15), recipe("mcn"))
+    criterion = McnCriterion(
+        model, WordTokenizer(words, max_tokens=15), recipe("mcn").losses, [len(group) for group in WORD_GROUPS]
+    )
     batch = Epochs(open_scenes("scenes", "train", 1), [[0]]).batch(
         1, 0, images=1, phrases=1, size=416, absent=0.0, rules=CanvasRules(model.mask_stride, "nearest", model.fill)
     )
-    parts = objective(batch)
-    objective.total(parts).backward()
+    parts = criterion(batch)
+    criterion.total(parts).backward()
     assert all(torch.isfinite(value) for value in parts.values())
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     assert {name for name, value in gradients.items() if value is None or not torch.isfinite(value).all()} == set()

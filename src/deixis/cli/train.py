@@ -187,8 +187,9 @@ def parse_fields(arguments: Sequence[str], base: Recipe) -> dict[str, Any]:
         option, equals, raw = word.removeprefix("--").partition("=")
         name, _, inner = option.replace("-", "_").partition(".")
         if not word.startswith("--") or name not in FIELD_NAMES:
-            now = f"; it is --{RETIRED[name]} now" if RETIRED.get(name) else ""
-            raise typer.BadParameter(f"expected --FIELD out of {', '.join(FIELD_NAMES)}, got {word!r}{now}")
+            if RETIRED.get(name):
+                raise typer.BadParameter(f"expected --{RETIRED[name]}, as the field is called now, got {word!r}")
+            raise typer.BadParameter(f"expected --FIELD out of {', '.join(FIELD_NAMES)}, got {word!r}")
         if not equals:
             raw = next(words, "--")
             if raw.startswith("--"):

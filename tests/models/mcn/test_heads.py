@@ -45,12 +45,6 @@ def test_decode_when_grid_grows_then_anchors_keep_their_share_of_the_canvas(grid
     torch.testing.assert_close(size, anchors_as_fractions(ANCHORS)[:, None].expand_as(size))
 
 
-def test_decode_when_anchors_are_of_another_canvas_then_its_side_divides_them():
-    half = [(w / 2, h / 2) for w, h in ANCHORS]
-    logits = torch.randn(2, 2, 5, 3, 3, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(decode_boxes(logits, half, 208), decode_boxes(logits, ANCHORS))
-
-
 def test_decode_when_map_is_bfloat16_then_boxes_are_float32():
     boxes, confidence = decode_boxes(a_map().bfloat16(), ANCHORS)
     assert boxes.dtype == confidence.dtype == torch.float32
