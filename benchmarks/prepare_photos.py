@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from deixis.data.captions.written import split_of
+from deixis.data.dataset import split_of
 from deixis.geometry.boxes import box_iou
 from deixis.structures import BoxXyxy
 

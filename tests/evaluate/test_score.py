@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deixis.data import Samples
 from deixis.evaluate.evaluate import evaluate
 from deixis.evaluate.predictions import BoxForm, read_lines
 from deixis.evaluate.report.tables import format_result
@@ -328,7 +329,7 @@ def test_read_targets_when_images_are_files_then_their_size_is_known_even_turned
     targets = read_targets(samples, "x.jsonl", [])
     assert [targets[s.id].hw for s in samples] == [(40, 20), None, None]
 
-    class Knowing(list):
+    class Knowing(Samples):
         def image_hw(self, index):
             return 10, 20 + index
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from deixis.cli import app
 from deixis.config import preset
+from deixis.data.attributes import WORD_GROUPS
 from deixis.data.epochs import Epochs
 from deixis.data.formats.jsonl import write_jsonl
-from deixis.data.attributes import WORD_GROUPS
 from deixis.data.loading import CanvasRules
 from deixis.data.scenes import open_scenes
 from deixis.evaluate.evaluate import evaluate

@@ -482,7 +482,7 @@ def test_data_when_one_per_image_then_all_phrases_of_an_image_are_one_group(tmp_
     (tmp_path / "my.jsonl").write_text("".join(lines))
     made = recipe("finetune", phrased=str(tmp_path / "my.jsonl"))
     assert starting.start_data(made).referents == [[0, 2, 4], [1, 3]]
-    assert starting.start_data(made.replaced(one_per="referent")).referents == [[k] for k in range(5)]
+    assert starting.start_data(made.replaced(one_per="referent")).referents == tuple((k,) for k in range(5))
     source = starting.start_data(made.replaced(rehearsal=0.3))
     assert (source.own.referents, source.share) == ([[0, 2, 4], [1, 3]], 0.3)
     assert [one.flavour for one in source.sources] == ["scenes", "scenes+", "scenesg"]

@@ -168,7 +168,7 @@ def _json_format(path: Path) -> Format:
 
 
 def _find_file(root: Path, suffix: str, split: str, what: str) -> Path:
-    """The one file below a root whose name ends in ``suffix`` and tells the split, or that stands alone.
+    """The one file below a root whose name ends in the split and ``suffix``, or the only one with that suffix.
 
     Raises:
         FileNotFoundError: there is none.

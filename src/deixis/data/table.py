@@ -7,7 +7,7 @@ for. A table can be stored in a folder of columns and mapped into memory again.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +70,7 @@ class TableWriter(Report):
         super().__init__()
         self.source, self.schema = str(source), schema
         self.clipped_boxes = 0
-        self.numbers = {
+        self.numbers: dict[str, array[Any]] = {
             name: array("d" if kind == "<f8" else "q", [0] if name in _STARTS else [])
             for name, (kind, _) in schema.items()
             if name not in TEXTS
@@ -170,7 +170,7 @@ class TableWriter(Report):
             }
         )
 
-    def read_mask(self, where: str, read: Any) -> PackedMask:  # noqa: ANN401  a function without arguments
+    def read_mask(self, where: str, read: Callable[[], PackedMask]) -> PackedMask:
         """The mask that ``read()`` gives; None, with a problem noted, where it raises ValueError."""
         try:
             return read()
@@ -247,7 +247,8 @@ class SampleTable(Dataset):
     def __init__(self, columns: Columns, head: dict[str, Any]) -> None:
         self._columns = columns
         self._texts = {name: Texts(columns[name], columns[f"{name}_starts"]) for name in TEXTS}
-        self._words = list(self._texts["word"])
+        words = self._texts["word"]
+        self._words = [words[place] for place in range(len(words))]
         self._rows = np.arange(len(columns["sample_image"]))
         self._layouts: dict[str, Layout] = {}
         self._last: tuple[tuple[int, object], tuple[Instance, ...]] | None = None

@@ -53,7 +53,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "wrong encoding": ("error", "phrases read in the wrong encoding, such as Ã© for é"),
     "counts": ("error", "numbers that differ from the published ones"),
     "uncertain counts": ("warning", "numbers that differ from published ones that are not firm"),
-    "told by the reader": ("warning", "things that the reader told"),
+    "told by the reader": ("warning", "problems that the reader reported"),
     "without boxes": ("warning", "phrases without a box, such as scenes: left out"),
     "box cut": ("warning", "boxes that reached over the border and were cut"),
     "box over the border": ("warning", "boxes that reach over the border"),
@@ -145,8 +145,8 @@ def check_dataset(
         split: one of its splits.
         root: as there.
         images: see `check_split`.
-        published: the public data set that this is a copy of, or `NOTHING`; by default told from the name, if it
-            tells.
+        published: the public data set that this is a copy of, or `NOTHING`; by default as the name says, if it
+            does.
         progress: called with (done, in all) for each split.
 
     Raises:
@@ -211,7 +211,7 @@ def check_split(
         dataset: its name, for the report.
         split: for the report.
         images: ``sample`` decodes `SAMPLED_IMAGES` of the images, the same at every call; ``all``; or ``none``.
-            Boxes and masks are checked where the image is decoded: only that tells its size.
+            Boxes and masks are checked where the image is decoded: only then is its size known.
         progress: called with (done, in all); a sample read and an image decoded count one each.
 
     Raises:
@@ -304,7 +304,7 @@ def _tell_reader(samples: Dataset, check: SplitCheck) -> None:
     for problem in samples.problems:
         check.add("without boxes" if _SCENE_PHRASE in problem else kind, problem)
     if check.left_out and "without boxes" not in check.found:
-        check.found["left out"].count = check.left_out  # one sentence may tell of several
+        check.found["left out"].count = check.left_out  # one sentence may stand for several
     if samples.clipped_boxes:
         check.add("box cut", f"{samples.clipped_boxes} boxes", samples.clipped_boxes)
     check.referents = len(samples.referents) if samples.has_referents else None

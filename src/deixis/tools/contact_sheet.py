@@ -49,7 +49,7 @@ class Card:
 
 
 def facts_of(sample: Sample) -> tuple[tuple[str, str], ...]:
-    """What a card tells of a sample beside its phrase; what the data does not say is left out."""
+    """What a card says of a sample beside its phrase; what the data does not say is left out."""
     box = sample.box_xyxy_px
     stated = {
         "id": sample.id,

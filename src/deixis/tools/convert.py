@@ -30,7 +30,7 @@ Record = dict[str, object]
 FORMS = ("jsonl", "mdetr", "transvg", "transvg-xyxy", "seqtr", "mcn", "refer")
 MASKS = ("keep", "rle", "polygons")
 SUFFIXES = {".jsonl": "jsonl", ".pth": "transvg", ".txt": "mcn"}
-"""The form that a file's name tells; a .json may be of two."""
+"""The format by the suffix of a file; a .json may be of two."""
 _KEEPS: dict[str, frozenset[str]] = {
     "jsonl": frozenset({"id", "image_id", "nothing", "mask", "split", "category", "kind"}),
     "mdetr": frozenset({"id", "image_id", "nothing", "mask", "split", "category", "kind"}),
@@ -39,7 +39,7 @@ _KEEPS: dict[str, frozenset[str]] = {
     "mcn": frozenset({"mask"}),
     "refer": frozenset({"id", "image_id", "mask", "split", "category", "instances"}),
 }
-"""What a form holds beside image, phrase and box; ``nothing`` is a phrase that means nothing."""
+"""What a format holds beside image, phrase and box; ``nothing`` is a phrase that means nothing."""
 _SPLIT_END = re.compile(r"(?:^|[_-])(trainval|train|val|testA|testB|test)$")
 
 

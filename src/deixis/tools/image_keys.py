@@ -40,7 +40,7 @@ _KEY = re.compile(r"[a-z0-9+]+:[^=\s]+")
 
 
 def image_keys(sample: Sample, dataset: str, coco_ids: Mapping[str, int] | None = None) -> tuple[str, ...]:
-    """The keys of a sample's image; none where nothing tells which picture it is.
+    """The keys of a sample's image; none where nothing identifies it.
 
     Args:
         sample: of a data set.
@@ -51,7 +51,7 @@ def image_keys(sample: Sample, dataset: str, coco_ids: Mapping[str, int] | None 
         return keys
     collection = COLLECTIONS.get(dataset, "")
     if coco_ids is not None:
-        if not coco_ids:  # without image_data.json nothing tells which images are COCO's
+        if not coco_ids:  # without image_data.json nobody knows which images are COCO's
             return ()
         coco = coco_ids.get(sample.image_id)
         return (f"vg:{sample.image_id}",) if coco is None else (f"vg:{sample.image_id}", f"coco:{coco}")

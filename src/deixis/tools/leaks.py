@@ -22,7 +22,7 @@ from deixis.tools.image_keys import COLLECTIONS, Exclusions, file_key, image_key
 from deixis.tools.mix import MEASURED, read_record
 
 HASHING = ("auto", "always", "never")
-"""When pictures are compared: ``auto``, where an image has no id that tells which picture it is."""
+"""When pictures are compared: ``auto``, where an image has no id that identifies it."""
 
 _MAX_STARTS = 8
 _COCO = frozenset(name for name, collection in COLLECTIONS.items() if collection == "coco")

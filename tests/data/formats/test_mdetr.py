@@ -132,7 +132,13 @@ def test_read_mdetr_when_a_part_is_missing_then_one_sentence(tmp_path):
         read_mdetr(path)
 
 
-ANY = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=3), lambda x: st.lists(x, max_size=3))
+ANY = st.recursive(
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda x: st.lists(x, max_size=3),
+)
 
 
 @settings(max_examples=80, deadline=None)

@@ -126,7 +126,13 @@ def test_read_seqtr_when_the_split_is_not_there_then_those_there_are(tmp_path):
     assert default_split(path) == "val"
 
 
-ANY = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=3), lambda x: st.lists(x, max_size=5))
+ANY = st.recursive(
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda x: st.lists(x, max_size=5),
+)
 
 
 @settings(max_examples=80, deadline=None)

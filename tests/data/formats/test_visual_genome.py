@@ -51,7 +51,7 @@ def test_read_visual_genome_when_the_image_data_is_missing_then_told(tmp_path):
     data = read_visual_genome(save(tmp_path, data=None))
     assert data.coco_ids == {}
     assert data[1].box_xyxy_px == (5, 10, 505, 30)
-    assert "nothing tells which images are COCO's" in data.problems[0]
+    assert "nobody knows which images are COCO's" in data.problems[0]
     bad = [3, {"image_id": None}, {"image_id": 1, "coco_id": "x"}, IMAGE_DATA[1]]
     data = read_visual_genome(save(tmp_path, data=bad))
     assert len(data.problems) == 3
@@ -88,7 +88,13 @@ def test_read_visual_genome_when_nothing_can_be_read_then_one_sentence(tmp_path)
         read_visual_genome(save(tmp_path, {"a": 1}))
 
 
-ANY = st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=3), lambda x: st.lists(x, max_size=3))
+ANY = st.recursive(
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda x: st.lists(x, max_size=3),
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,7 +2,8 @@
 
 A sentence marks its phrases, ``[/EN#283585/people Two young guys] with shaggy hair``; the number leads to the boxes of
 that entity in the XML. Several boxes of one phrase are joined to one, as the papers do that report one box a phrase,
-and ``kind`` says so: ``several``. An entity without a box (a scene, a thing not drawn) gives no sample and is told.
+and ``kind`` says so: ``several``. An entity without a box (a scene, or something not visible) gives no sample, which
+is reported.
 
 A box in the XML counts pixels from 1 and both ends belong to it, so its edges here are xmin - 1, ymin - 1, xmax, ymax.
 """
@@ -137,7 +138,7 @@ class _Phrase(NamedTuple):
 
 
 def _phrases(table: TableWriter, name: str, sentences: bytes) -> Iterator[_Phrase]:
-    """The marked phrases; marks that cannot be read are told."""
+    """The marked phrases; marks that cannot be read are reported."""
     for number, line in enumerate(sentences.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
         where, marks = f"Sentences/{name}.txt, sentence {number}", line.count(_MARK)
         try:

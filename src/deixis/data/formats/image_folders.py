@@ -137,7 +137,7 @@ def folders_above(path: Path) -> list[Path]:
 
 
 def image_id_of(file_name: str) -> str:
-    """The image's id where its file's name tells it, as in COCO and Flickr30k; else the name.
+    """The id of an image where the name of its file holds it, as in COCO and Flickr30k; else the name.
 
     >>> image_id_of("train2014/COCO_train2014_000000000025.jpg"), image_id_of("36979.jpg"), image_id_of("a cup.png")
     ('25', '36979', 'a cup.png')

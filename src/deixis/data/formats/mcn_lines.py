@@ -24,7 +24,7 @@ def read_mcn_lines(path: str | Path, images: str | Path | None = None, *, need_i
     """Read such a file; a sample a sentence.
 
     Args:
-        path: the file in UTF-8; its name tells the split.
+        path: the file in UTF-8; its name ends in the split.
         images: the folder to look for the images below; by default the file's folder and the two above.
         need_images: whether to refuse to go on without images.
 

@@ -80,7 +80,7 @@ def read_mdetr(path: str | Path, images: str | Path | None = None, *, need_image
     """Read such a file.
 
     Args:
-        path: the file; its name tells the split, as in ``finetune_refcoco_val.json``, unless its entries state it.
+        path: the file; its name ends in the split, as in ``finetune_refcoco_val.json``, unless its entries state it.
         images: the folder to look for the images below; by default the file's folder and the two above.
         need_images: whether to refuse to go on without images.
 

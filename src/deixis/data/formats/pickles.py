@@ -153,7 +153,7 @@ class _Plain(pickle._Unpickler):  # type: ignore[name-defined]
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         known = {code: step for code, step in super().dispatch.items() if _NAMES.get(code) in _ALLOWED}
-        self.dispatch = _Steps(known)
+        self.dispatch = _Steps(known)  # pyright: ignore[reportAttributeAccessIssue]
         self.dispatch.left = MAX_STEPS
         for opcode, step in (
             (pickle.BINBYTES, known[pickle.BINSTRING[0]]),  # Python 3 writes a Python-2 string as bytes again

@@ -33,13 +33,13 @@ def read_transvg(
     """Read a .pth file of tuples.
 
     Args:
-        path: such as ``unc/unc_val.pth``; its name tells the split.
+        path: such as ``unc/unc_val.pth``; its name ends in the split.
         images: the folder to look for the images below; by default the file's folder and the two above.
         need_images: whether to refuse to go on without images.
 
     Returns:
         A sample a tuple. Its id is the tuple's name where all have names of their own, else its number. Whether boxes
-        are corners or a corner and a size follows from the file's name, and where that tells nothing from the boxes:
+        are corners or a corner and a size follows from the file's name, or, where that says nothing, from the boxes:
         those that run backwards as corners are sizes, those that reach over their image as sizes are corners.
 
     Raises:

@@ -75,7 +75,7 @@ def _read_image_data(table: TableWriter, path: Path, coco_ids: dict[str, int]) -
     known: dict[Key, _ImageData] = {}
     if not path.is_file():
         table.problems.append(
-            f"expected {path.name!r} beside the regions, got none; without it nothing tells which images are COCO's"
+            f"expected {path.name!r} beside the regions, got none; without it nobody knows which images are COCO's"
         )
         return known
     for element in stream_json(path):
