@@ -7,7 +7,7 @@ from PIL import Image
 
 import deixis.data
 from deixis.data import open_dataset
-from deixis.data.epochs import group_by_referent
+from deixis.data.batches import group_by_referent
 from deixis.data.exclusions import exclusions_of, write_exclusions
 from deixis.data.mixed import MEASURED, make_mixed, open_mixed, read_record
 

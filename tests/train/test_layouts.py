@@ -106,7 +106,7 @@ def test_read_when_a_line_is_bad_then_left_out_and_told_with_its_number(write, b
 
 
 def test_read_when_a_column_is_missing_then_one_sentence(write):
-    with pytest.raises(ValueError, match=r"expected training pictures with two things .*a\.csv', got none"):
+    with pytest.raises(ValueError, match=r"expected training images with two instances .*a\.csv', got none"):
         Layouts.read(write("2,100", columns="image,width"))
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from deixis.config import JOINT_STRUCTURES, STRUCTURES
-from deixis.data.loading import CanvasRules, TrainingBatch
+from deixis.data.batches import CanvasRules
 from deixis.models.losses import consistency_literal, consistency_loss, yolo_loss
 from deixis.models.mcn.garan import Attended
 from deixis.models.mcn.model import McnOutput
 from deixis.models.mcn.yolo import anchors_as_fractions
+from deixis.structures import TrainingBatch
 from deixis.train.batch_loader import batches
 from deixis.train.mcn_objective import McnObjective
 from deixis.train.recipes import recipe

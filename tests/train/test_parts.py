@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import ResNetConfig, ResNetModel
 
-from deixis.data.loading import TrainingBatch
+from deixis.structures import TrainingBatch
 from deixis.train import setup as starting
 from deixis.train.batch_loader import batches
 from deixis.train.parts import is_largest, merged, scaled, split_batch, things_in

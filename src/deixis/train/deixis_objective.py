@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deixis.data.attributes import NUM_WORDS, WORD_GROUPS
-from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models import losses
 from deixis.models.deixis.detector import Detections
 from deixis.models.deixis.model import DeixisModel, EncodedImage, Output
 from deixis.models.deixis.proposals import Proposals, pairwise_iou
 from deixis.models.grids import grid_places
+from deixis.structures import TrainingBatch
 from deixis.train.objectives import Objective, bring, device_of, mean_where, pixels_of
 from deixis.train.parts import things_in
 from deixis.train.recipes import Recipe

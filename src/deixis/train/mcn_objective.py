@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deixis.data.attributes import NUM_WORDS
-from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models import losses
 from deixis.models.encoders.darknet import ThreeScales
 from deixis.models.mcn.garan import Attended
 from deixis.models.mcn.model import McnModel, McnOutput
 from deixis.models.mcn.yolo import anchors_as_fractions
+from deixis.structures import TrainingBatch
 from deixis.train.objectives import Objective, bring, device_of, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 

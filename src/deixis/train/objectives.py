@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deixis.data.attributes import WORD_GROUPS
-from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models import losses
+from deixis.structures import TrainingBatch
 
 
 class Objective(ABC):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deixis.data.loading import TrainingBatch
+from deixis.structures import TrainingBatch
 
 AVERAGED_OVER = {
     "exists": "phrases",

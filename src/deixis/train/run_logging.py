@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deixis.data.loading import TrainingBatch
 from deixis.drawing import Mark, draw_marks, draw_sheet
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.base import GroundingModel
-from deixis.structures import BoxXyxy
+from deixis.structures import BoxXyxy, TrainingBatch
 from deixis.train.curves import LOG, curves_of, draw_curves, read_rows
 from deixis.train.objectives import bring, device_of, pixels_of
 from deixis.train.state import naming, whole, write_whole

@@ -14,11 +14,10 @@ import torch
 from deixis.config import Config, McnConfig, SmcimConfig, has_word_pieces, preset
 from deixis.data import open_dataset, parse_dataset_spec
 from deixis.data.augment.pipelines import PIPELINES
-from deixis.data.captions.written import PhotoRecord, PhotoRecords, load_views
-from deixis.data.epochs import Epochs, group_by_referent
+from deixis.data.batches import BatchSource, Epochs, Mixture, Rehearsed, group_by_referent
 from deixis.data.formats.jsonl import ReadSamples
-from deixis.data.loading import Mixture, PhotoSource, SceneSource, Source
-from deixis.data.rehearsed import Rehearsed
+from deixis.data.image_sources import ImageSource, PhotoSource, SceneSource
+from deixis.data.photos import Photo, Photos
 from deixis.data.scenes import Scenes, draw_scene
 from deixis.hub import find_checkpoint, load_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
@@ -229,7 +228,7 @@ def darknet_files(folder: Path) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
-def in_steps(recipe: Recipe, source: Mixture | Epochs) -> Recipe:
+def in_steps(recipe: Recipe, source: BatchSource) -> Recipe:
     """The recipe with its epochs and their milestones told in steps."""
     if not recipe.epochs or not isinstance(source, Epochs):
         return recipe
@@ -238,7 +237,7 @@ def in_steps(recipe: Recipe, source: Mixture | Epochs) -> Recipe:
     return replace(recipe, epochs=0, steps=recipe.epochs * num, milestones=milestones)
 
 
-def start_data(recipe: Recipe) -> Mixture | Epochs:
+def start_data(recipe: Recipe) -> BatchSource:
     """The data of a recipe; of COCO instances, photos of the held-out and validation parts are never read."""
     if not recipe.phrased:
         return _start_mixture(recipe)
@@ -252,10 +251,11 @@ def start_data(recipe: Recipe) -> Mixture | Epochs:
     if not recipe.rehearsal:
         return own
     if recipe.instances or recipe.partial_instances or recipe.pseudo_instances:
-        mixture = _start_mixture(recipe)
-        return Rehearsed(mixture.sources, mixture.shares, own=own, share=recipe.rehearsal)
-    side = max(recipe.image_sizes)
-    return Rehearsed(*_drawn_scenes(recipe, 1.0, largest=side, side=side), own=own, share=recipe.rehearsal)
+        beside = _start_mixture(recipe)
+    else:
+        side = max(recipe.image_sizes)
+        beside = Mixture(*_drawn_scenes(recipe, 1.0, largest=side, side=side))
+    return Rehearsed(own=own, beside=beside, share=recipe.rehearsal)
 
 
 def _groups(samples: Sequence[Sample], one_per: str) -> Sequence[Sequence[int]]:
@@ -287,12 +287,12 @@ def _open_phrased(recipe: Recipe) -> Sequence[Sample]:
 
 
 def _start_mixture(recipe: Recipe) -> Mixture:
-    sources: list[Source] = []
+    sources: list[ImageSource] = []
     shares: list[float] = []
     full = _training_photos(recipe.instances, recipe.instances_share)
     partial = _training_photos(recipe.partial_instances, recipe.partial_share)
     pseudo = _training_photos(recipe.pseudo_instances, recipe.pseudo_share, min_score=MIN_PSEUDO_SCORE)
-    masked = [r for r in partial if any(instance.mask is not None for instance in r.instances)]
+    masked = [photo for photo in partial if any(one.mask is not None for one in photo.instances)]
     options = {"min_area": recipe.min_area, "largest": _largest_canvas(recipe, PhotoSource.largest)}
     pasting = {"paste_share": recipe.paste_share, **options}
     if full:
@@ -302,11 +302,11 @@ def _start_mixture(recipe: Recipe) -> Mixture:
         sources.append(PhotoSource(partial, fully_annotated=False, donors=masked, **pasting))
         shares.append(recipe.partial_share)
     if pseudo:
-        unmasked = PhotoRecords(map(_without_masks, pseudo), pseudo.problems)
+        unmasked = Photos(map(_without_masks, pseudo), pseudo.problems)
         sources.append(PhotoSource(unmasked, fully_annotated=False, counts_known=False, **options))
         shares.append(recipe.pseudo_share)
     if recipe.scenes_share:
-        upon = [record.path for record in full + partial]
+        upon = [photo.path for photo in full + partial]
         largest = _largest_canvas(recipe, SceneSource.largest)
         drawn, parts = _drawn_scenes(recipe, recipe.scenes_share, upon, largest=largest)
         sources += drawn
@@ -322,25 +322,27 @@ def _largest_canvas(recipe: Recipe, usual: int) -> int:
 
 def _drawn_scenes(
     recipe: Recipe, share: float, backgrounds: Sequence[Path] = (), *, largest: int, side: int = SceneSource.side
-) -> tuple[list[Source], list[float]]:
+) -> tuple[list[ImageSource], list[float]]:
     """Sources of the recipe's flavours and their shares, which add up to ``share``."""
     parts = {recipe.flavour: 1.0} if recipe.flavour else SCENE_FLAVOURS
-    sources: list[Source] = [SceneSource(one, backgrounds=backgrounds, largest=largest, side=side) for one in parts]
+    sources: list[ImageSource] = [
+        SceneSource(one, backgrounds=backgrounds, largest=largest, side=side) for one in parts
+    ]
     return sources, [share * part for part in parts.values()]
 
 
-def _training_photos(paths: str, share: float, *, min_score: float = 0.0) -> PhotoRecords:
+def _training_photos(paths: str, share: float, *, min_score: float = 0.0) -> Photos:
     """The training photos of all files that are named, with a comma between two."""
     if not share:
-        return PhotoRecords()
+        return Photos()
     files = [path.strip() for path in paths.split(",") if path.strip()]
     if not files:
         raise ValueError(
             f"expected a COCO instances file for a share of {share!r}, got {paths!r}; name one or set the share to 0"
         )
-    read = [load_views(path, "train", keep_pixels=True, min_score=min_score) for path in files]
-    return PhotoRecords((r for one in read for r in one), (problem for one in read for problem in one.problems))
+    read = [Photos.read(path, "train", keep_pixels=True, min_score=min_score) for path in files]
+    return Photos((photo for one in read for photo in one), (problem for one in read for problem in one.problems))
 
 
-def _without_masks(record: PhotoRecord) -> PhotoRecord:
-    return replace(record, instances=tuple(replace(one, mask=None) for one in record.instances))
+def _without_masks(photo: Photo) -> Photo:
+    return replace(photo, instances=tuple(replace(one, mask=None) for one in photo.instances))

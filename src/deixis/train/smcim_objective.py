@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deixis.data.attributes import NUM_WORDS
-from deixis.data.loading import TrainingBatch
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models import losses
 from deixis.models.smcim.model import SmcimModel
+from deixis.structures import TrainingBatch
 from deixis.train.objectives import Objective, bring, device_of, mean_where, pixels_of, told_words_loss
 from deixis.train.recipes import Recipe
 

@@ -20,8 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from deixis.data.epochs import Epochs
-from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
+from deixis.data.batches import BatchSource, CanvasRules, Epochs
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordTokenizer
 from deixis.models.base import GroundingModel
@@ -29,7 +28,7 @@ from deixis.models.deixis.model import DeixisModel
 from deixis.models.mcn.model import McnModel
 from deixis.models.smcim.model import SmcimModel
 from deixis.progress import progress_report
-from deixis.structures import Sample
+from deixis.structures import Sample, TrainingBatch
 from deixis.train.batch_loader import STOP_SIGNALS, Steps, batches
 from deixis.train.deixis_objective import DeixisObjective
 from deixis.train.distributed import ALONE, Group, process_group
@@ -231,7 +230,7 @@ def objective_for(model: GroundingModel, tokenizer: PhraseTokenizer, recipe: Rec
     return DeixisObjective(model, tokenizer, recipe)
 
 
-def pool_of(trainer: Trainer, source: Mixture | Epochs, folder: Path) -> Pool:
+def pool_of(trainer: Trainer, source: BatchSource, folder: Path) -> Pool:
     """The pool of a run, which its first process fills.
 
     Raises:
@@ -269,7 +268,7 @@ def notes(recipe: Recipe, helper: nn.Module, *, autocast: bool) -> list[str]:
     return [one for one in told if one]
 
 
-def left_out(source: Mixture | Epochs) -> list[str]:
+def left_out(source: BatchSource) -> list[str]:
     """The first few sentences on records that the data was opened without, and how many more there are."""
     shown, more = source.problems[:_SHOWN_PROBLEMS], source.problems[_SHOWN_PROBLEMS:]
     return [*(f"left out: {one}" for one in shown), *([f"left out: {len(more)} more"] if more else [])]
@@ -379,7 +378,7 @@ class Judge(Protocol):
 
 def loop(
     trainer: Trainer,
-    source: Mixture | Epochs,
+    source: BatchSource,
     watch: Watch,
     minutes: float | None,
     judge: Judge | None = None,
@@ -426,7 +425,7 @@ def step_note(trainer: Trainer, losses: dict[str, float]) -> str:
     return f"loss {losses['loss']:.4g}, rate {rate:.2g}"
 
 
-def _save(trainer: Trainer, source: Mixture | Epochs, watch: Watch, rules: CanvasRules, judge: Judge | None) -> None:
+def _save(trainer: Trainer, source: BatchSource, watch: Watch, rules: CanvasRules, judge: Judge | None) -> None:
     if not watch.active:
         return
     recipe, averaged = trainer.recipe, trainer.averaged_model()

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deixis.data.annotation_fields import four_numbers, shorten, stated_hw
-from deixis.data.captions.written import in_split
 from deixis.data.formats.image_folders import Key
 from deixis.data.formats.json_stream import stream_json
 from deixis.data.formats.refer_instances import read_key
 from deixis.data.formats.sample_table import SampleTable
+from deixis.data.photos import in_split
 
 SPLITS = ("all", "train", "val", "test")
-"""``all``, or by the image's id as `deixis.data.captions.written` has it: Visual Genome has no splits of its own."""
+"""``all``, or by the image's id as `deixis.data.photos` has it: Visual Genome has no splits of its own."""
 
 
 class _ImageData(NamedTuple):
