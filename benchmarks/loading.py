@@ -40,7 +40,7 @@ def plain(image, mask, rng, size, augment):
     is_mirrored = rng.random() < augment.mirror
     if is_mirrored:
         image, mask = (one.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for one in (image, mask))
-    if augment.looks:
+    if augment.photometric:
         hue, saturation, value = image.convert("HSV").split()
         factors = rng.uniform(0.5, 1.5, 2)
         saturation, value = (
@@ -60,7 +60,7 @@ def plain(image, mask, rng, size, augment):
         canvas = canvas.transform(canvas.size, Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR, fillcolor=FILL)
         mask_canvas = mask_canvas.rotate(5 * angle, Image.Resampling.BILINEAR, translate=move)
         mask_canvas = mask_canvas.transform(canvas.size, Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR)
-    if augment.looks and rng.random() < 0.5:
+    if augment.photometric and rng.random() < 0.5:
         canvas = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 2)))
     return np.asarray(canvas), mask_canvas, box_from_mask(np.asarray(mask_canvas) >= 128)
 

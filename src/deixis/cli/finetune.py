@@ -81,7 +81,7 @@ def report_finetune(folder: Path, *, speaks: bool = True) -> None:
     """
     from deixis.cli.train import read_recipe
     from deixis.evaluate.compare import compare_command_result
-    from deixis.train.own_data import VALIDATION
+    from deixis.train.finetune import VALIDATION
 
     comparison = compare_command_result(
         read_recipe(folder).start,
@@ -135,7 +135,7 @@ def _write_page(folder: Path, comparison: Comparison, rows: list[list[str]], wor
     from deixis.evaluate.prediction_log import PredictionLog
     from deixis.evaluate.report import html_page
     from deixis.evaluate.report.gallery import show_cases
-    from deixis.train.own_data import VALIDATION
+    from deixis.train.finetune import VALIDATION
 
     body = [
         html_page.paragraph(f"{len(comparison.pairs)} phrases of the validation part, which was not trained on."),

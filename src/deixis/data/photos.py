@@ -1,4 +1,4 @@
-"""Photos of a COCO instances file, decoded only when needed, and the splits that all data without splits has."""
+"""Photos of a COCO instances file, decoded only when needed, and the splits of data that brings none."""
 
 from __future__ import annotations
 
@@ -109,7 +109,6 @@ class Photos(list[Photo]):
         instances_json: str | Path,
         split: str,
         *,
-        image_root: str | Path | None = None,
         keep_pixels: bool = False,
         min_score: float = 0.0,
     ) -> Photos:
@@ -118,7 +117,7 @@ class Photos(list[Photo]):
         Of annotations that carry a ``score``, a detector's, those of at least ``min_score`` count.
         Raises FileNotFoundError and ValueError as `CocoInstances.read` does, and ValueError for an unknown split.
         """
-        coco = CocoInstances.read(instances_json, image_root, min_score=min_score)
+        coco = CocoInstances.read(instances_json, min_score=min_score)
         return cls.of(coco, split, keep_pixels=keep_pixels)
 
     @classmethod

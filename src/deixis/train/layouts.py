@@ -53,7 +53,7 @@ class Layout:
     """An image of which only the instances that were described are known."""
 
     hw: tuple[float, float]
-    things: tuple[Spoken, ...]
+    instances: tuple[Spoken, ...]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Layouts:
                         sizes[key] = hw
                         images.setdefault(key, {}).setdefault(box, []).append(line["expression"].strip())
         made = [Layout(sizes[key], tuple(_spoken(*one) for one in found.items())) for key, found in images.items()]
-        several = [one for one in made if len(one.things) > 1]
+        several = [one for one in made if len(one.instances) > 1]
         if not several:
             raise ValueError(
                 f"expected training images with two instances or more in {paths!r}, got none; use other layouts"
@@ -137,16 +137,18 @@ class Layouts:
             layout = self.layouts[int(one)]
             content = content_of(layout.hw)
             mirrored = rng.random() < 0.5
-            things = [*layout.things, *self._distractors(layout, rng)]
-            at = np.array([thing.box for thing in things], np.float32)
+            instances = [*layout.instances, *self._distractors(layout, rng)]
+            at = np.array([instance.box for instance in instances], np.float32)
             at = at[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [1, 0, 1, 0] if mirrored else at
             placed = _onto(_shaken(at, rng), content)
             own = _onto(at, content)
-            said = [(text, row) for row, thing in enumerate(layout.things) for text in thing.phrases]
+            said = [(text, row) for row, instance in enumerate(layout.instances) for text in instance.phrases]
             if mirrored:
                 said = [(mirror_phrase(text), row) for text, row in said if can_mirror(text)]
             said = [said[pick] for pick in rng.permutation(len(said))[:phrases]]
-            known = [(row, word_labels(thing.category, ())) for row, thing in enumerate(things) if thing.category]
+            known = [
+                (row, word_labels(instance.category, ())) for row, instance in enumerate(instances) if instance.category
+            ]
             described.append(
                 Described(
                     phrases=[text for text, _ in said],
@@ -157,19 +159,19 @@ class Layouts:
                 )
             )
             boxes.append(placed.astype(np.float32))
-            kinds.append([COCO_CATEGORIES.index(t.category) if t.category else -1 for t in things])
+            kinds.append([COCO_CATEGORIES.index(t.category) if t.category else -1 for t in instances])
             contents.append(content)
         return described, Drawn(boxes, kinds, np.array(contents, np.float32))
 
     def _distractors(self, layout: Layout, rng: np.random.Generator) -> list[Spoken]:
         """Instances of other images of categories that are not in this one; none where a category is not known."""
-        present = {thing.category for thing in layout.things}
+        present = {instance.category for instance in layout.instances}
         if "" in present:
             return []
         chosen = rng.integers(len(self.layouts), size=int(rng.integers(_DISTRACTORS)))
         others = [self.layouts[int(one)] for one in chosen]
-        things = [other.things[int(rng.integers(len(other.things)))] for other in others]
-        return [thing for thing in things if thing.category and thing.category not in present]
+        instances = [other.instances[int(rng.integers(len(other.instances)))] for other in others]
+        return [instance for instance in instances if instance.category and instance.category not in present]
 
 
 def content_of(hw: tuple[float, float]) -> tuple[float, float, float, float]:

@@ -365,10 +365,10 @@ def run(
 
 
 class Judge(Protocol):
-    """Looks at the averaged weights of some steps, and tells when a run is done before its last step."""
+    """Validates the averaged weights of some steps, and says when a run is done before its last step."""
 
-    def look(self, step: int, averaged: GroundingModel, recipe: Recipe) -> None:
-        """Take note of a model in eval mode; once for each step."""
+    def validate(self, step: int, averaged: GroundingModel, recipe: Recipe) -> None:
+        """Measure a model, in eval mode; once for each step."""
         ...
 
     def is_done(self) -> bool:
@@ -386,7 +386,7 @@ def loop(
 ) -> None:
     """All steps that are left, on the pool where there is one.
 
-    The judge looks in the first process alone, every ``recipe.check_every`` steps.
+    The judge validates in the first process alone, every ``recipe.check_every`` steps.
     """
     recipe, group = trainer.recipe, trainer.group
     rules = canvas_rules(trainer.model, recipe)
@@ -431,7 +431,7 @@ def _save(trainer: Trainer, source: BatchSource, watch: Watch, rules: CanvasRule
     recipe, averaged = trainer.recipe, trainer.averaged_model()
     watch.sync()
     if judge is not None:
-        judge.look(trainer.step, averaged, recipe)
+        judge.validate(trainer.step, averaged, recipe)
     trainer.save(watch.folder, averaged)
     shown = Steps(source, replace(recipe, images=min(recipe.images, SHOWN_PICTURES)), rules)[0]
     watch.draw(averaged, trainer.tokenizer, shown)

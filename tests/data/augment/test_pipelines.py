@@ -146,7 +146,7 @@ def test_crop_when_the_phrase_says_where_or_compares_with_what_is_unknown_then_n
     assert _contents(phrase, DOG) == {WHOLE}
 
 
-def test_crop_when_the_phrase_says_how_it_looks_then_windows_of_many_contents():
+def test_crop_when_the_phrase_says_how_it_looks_then_windows_of_many_sizes():
     assert len(_contents("red dog", DOG)) > 10
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.data.augment.looks import blur, colour_jitter, grey
 from deixis.data.augment.pasting import Cutout, cut_out, paste, random_paste
+from deixis.data.augment.photometric import blur, colour_jitter, grey
 from deixis.data.augment.pipelines import PHOTOS, CropAround, Pipeline
 from deixis.data.augment.transforms import crop, mirror, zoom_out
 from deixis.geometry.masks import box_from_mask
@@ -173,7 +173,7 @@ def test_zoom_out_when_the_image_would_leave_the_canvas_then_it_is_refused(ratio
         zoom_out(_view(), ratio, offset, (0, 0, 0))
 
 
-# --- looks ------------------------------------------------------------------------------------------------------------
+# --- photometric ------------------------------------------------------------------------------------------------------
 
 
 def test_colour_jitter_when_all_factors_are_one_then_nothing_changes():

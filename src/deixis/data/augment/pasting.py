@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from deixis.data.augment.looks import as_pil
+from deixis.data.augment.photometric import as_pil
 from deixis.data.augment.transforms import (
     MIN_KEPT,
     MIN_VISIBLE,

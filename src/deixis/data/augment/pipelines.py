@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.data.augment.looks import BlurRange, ColourRange, HsvRange, PhotoLooks
+from deixis.data.augment.photometric import BlurRange, ColourRange, HsvRange, PhotoJitter
 from deixis.data.augment.transforms import (
     MIN_VISIBLE,
     WindowXyxy,
@@ -26,7 +26,7 @@ from deixis.language.invariance import can_mirror, names_order, truth_of
 from deixis.structures import AnnotatedImage, BoxXyxy, Expression, VisibleInstance
 
 AFFINE_TRIES = 10
-Look = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+PhotometricStep = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class Pipeline:
     mirror: float = 0.0
     """Chance."""
     crop: CropAround | CropRange | None = None
-    looks: tuple[Look, ...] = ()
+    photometric: tuple[PhotometricStep, ...] = ()
     zoom_out: ZoomRange | None = None
     """Not on a canvas."""
     scale: ScaleRange | None = None
@@ -178,19 +178,19 @@ class Pipeline:
         return image if window is None else crop(image, window)
 
     def _recoloured(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        for look in self.looks:
-            pixels = look(pixels, rng)
+        for step in self.photometric:
+            pixels = step(pixels, rng)
         return pixels
 
 
-PHOTOS = Pipeline(mirror=0.5, crop=CropAround(), looks=(PhotoLooks(),), zoom_out=ZoomRange())
+PHOTOS = Pipeline(mirror=0.5, crop=CropAround(), photometric=(PhotoJitter(),), zoom_out=ZoomRange())
 """For photos whose phrases are written afterwards, for what is then to be seen."""
 
 PIPELINES: dict[str, Pipeline] = {
     "none": Pipeline(),
     "mcn": Pipeline(),
-    "smcim": Pipeline(mirror=0.5, affine=AffineRange(), looks=(HsvRange(), BlurRange())),
-    "transvg": Pipeline(mirror=0.5, crop=CropRange(), scale=ScaleRange(), looks=(ColourRange(),)),
+    "smcim": Pipeline(mirror=0.5, affine=AffineRange(), photometric=(HsvRange(), BlurRange())),
+    "transvg": Pipeline(mirror=0.5, crop=CropRange(), scale=ScaleRange(), photometric=(ColourRange(),)),
 }
 """For images that bring their phrases.
 

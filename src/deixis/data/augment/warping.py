@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deixis.data.augment.looks import as_pil
+from deixis.data.augment.photometric import as_pil
 from deixis.geometry.images import FILL
 from deixis.geometry.masks import box_from_mask
 from deixis.structures import BoxXyxy

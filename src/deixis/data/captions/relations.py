@@ -144,7 +144,7 @@ def _right_at_all(a: Place, b: Place) -> bool:
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation: its words, when it surely holds of (thing, neighbour), and when it might."""
+    """A relation: its words, when it surely holds of (instance, neighbour), and when it might."""
 
     words: tuple[str, ...]
     holds: Callable[[Place, Place], bool]
@@ -169,7 +169,7 @@ RELATIONS: tuple[Relation, ...] = (
 
 
 def relations_between(a: Place, b: Place) -> list[Relation]:
-    """Every relation of ``a`` to ``b`` that their boxes prove, the most telling first."""
+    """Every relation of ``a`` to ``b`` that their boxes prove, the most specific first."""
     return [relation for relation in RELATIONS if relation.holds(a, b)]
 
 
@@ -182,9 +182,9 @@ def roles_of(places: Sequence[Place], index: int) -> list[tuple[str, frozenset[i
 
 
 def _meant_by_role(places: Sequence[Place], word: str) -> frozenset[int]:
-    """All persons near a thing of any category that may give them this role: a rider may sit on a horse or a bike."""
-    things = [place for place in places if word in ROLE_WORDS.get(place.category, ())]
-    return frozenset(i for i, p in enumerate(places) if p.category == "person" and any(_near(p, o) for o in things))
+    """All persons near an instance of any category that may give them this role: a rider may have a horse or a bike."""
+    givers = [place for place in places if word in ROLE_WORDS.get(place.category, ())]
+    return frozenset(i for i, p in enumerate(places) if p.category == "person" and any(_near(p, o) for o in givers))
 
 
 def _plays_with(a: Place, b: Place) -> bool:

@@ -41,7 +41,6 @@ class Place:
     """An instance's geometry in shares of the image."""
 
     category: str
-    box_px: BoxXyxy
     x1: float
     y1: float
     x2: float
@@ -73,7 +72,7 @@ def place_of(category: str, box_xyxy_px: BoxXyxy, hw: tuple[int, int], *, is_cro
     x1, y1, x2, y2 = box_xyxy_px
     x1, x2 = (min(max(x / hw[1], 0.0), 1.0) for x in (x1, x2))
     y1, y2 = (min(max(y / hw[0], 0.0), 1.0) for y in (y1, y2))
-    return Place(category, box_xyxy_px, x1, y1, x2, y2, max(x2 - x1, 0.0) * max(y2 - y1, 0.0), is_crowd)
+    return Place(category, x1, y1, x2, y2, max(x2 - x1, 0.0) * max(y2 - y1, 0.0), is_crowd)
 
 
 def place_facts(places: Sequence[Place], index: int, distractors: Sequence[int]) -> list[Fact]:

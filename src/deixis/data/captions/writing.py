@@ -127,7 +127,7 @@ def write_phrases(
             has a noun, and one that means as few categories as any: "left" or "animal" may mean what is not annotated.
 
     Returns:
-        Phrases in the order of their instances. Instances that cannot be told apart have none.
+        Phrases in the order of their instances. Instances that words cannot single out have none.
     """
     observed = ObservedImage(instances, hw, pixels, fully_annotated)
     written: list[Phrase] = []
@@ -288,7 +288,7 @@ def _with_article(phrase: str, definite: bool, long: bool, rng: np.random.Genera
 
 
 def _clause(noun: str, after: Sequence[str], rng: np.random.Generator) -> str:
-    """Now and then "that is" before what follows a noun, but not before "red shirt"."""
+    """Sometimes "that is" before what follows the noun, but not before "red shirt"."""
     if not after or rng.random() > 0.3:
         return ""
     first = after[0].split()[0]

@@ -116,7 +116,7 @@ class BlurRange:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotoLooks:
+class PhotoJitter:
     """Chances and bounds for photos: brightness, contrast and saturation at once, and now and then blur or grey."""
 
     jitter: float = 0.8
