@@ -120,7 +120,7 @@ def fill_pool(
     drawing = replace(recipe, images=_DRAWN_AT_ONCE, phrases=recipe.pool_phrases, steps=steps)
     described: list[Described] = []
     maps: dict[str, NDArray[Any]] = {}
-    with progress_report("looking at pictures") as report:
+    with progress_report("computing proposals") as report:
         for batch in batches(source, drawing, 0, rules):
             seen = _look(model, batch, autocast=autocast)
             room = recipe.pool - len(described)

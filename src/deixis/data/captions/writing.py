@@ -44,8 +44,8 @@ _KIND_OF_SLOT = {
     SIZE: "size",
     COLOUR: "colour",
 }
-Style = Literal["terse", "looks", "long"]
-"""RefCOCO's (places, few words), RefCOCO+'s (looks, no left or right) and RefCOCOg's way (a sentence's worth)."""
+Style = Literal["terse", "appearance", "long"]
+"""RefCOCO's (places, few words), RefCOCO+'s (appearance, no left or right) and RefCOCOg's way (a sentence's worth)."""
 Recipe = tuple[float, tuple[str, ...]]
 _RECIPES: dict[Style, tuple[Recipe, ...]] = {
     # RefCOCO's way: places, few words
@@ -61,8 +61,8 @@ _RECIPES: dict[Style, tuple[Recipe, ...]] = {
         (0.03, (RELATION,)),
         (0.02, (SIZE, PLACE)),
     ),
-    # RefCOCO+'s way: how it looks, never left or right
-    "looks": (
+    # RefCOCO+'s way: appearance, never left or right
+    "appearance": (
         (0.12, ()),
         (0.36, (COLOUR,)),
         (0.20, (RELATION,)),
@@ -87,9 +87,9 @@ _RECIPES: dict[Style, tuple[Recipe, ...]] = {
         (0.06, (COLOUR,)),
     ),
 }
-_STYLES: tuple[tuple[float, Style], ...] = ((0.24, "terse"), (0.35, "looks"), (0.41, "long"))
+_STYLES: tuple[tuple[float, Style], ...] = ((0.24, "terse"), (0.35, "appearance"), (0.41, "long"))
 _LAST_RESORTS = ((PLACE,), (DEPTH,), (COLOUR, PLACE), (ORDINAL,), (SIZE,), (PLACE,), ())
-_TRIES: dict[Style, int] = {"terse": 2, "looks": 6, "long": 8}
+_TRIES: dict[Style, int] = {"terse": 2, "appearance": 6, "long": 8}
 
 
 @dataclass(frozen=True)
