@@ -20,14 +20,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from deixis.data import open_dataset
-from deixis.data.augment import View
 from deixis.data.augment.pipelines import PIPELINES, Pipeline
-from deixis.data.captions.writing import VisibleInstance
-from deixis.data.epochs import Epochs
+from deixis.data.batches import BatchShape, Epochs
 from deixis.data.formats.jsonl import write_jsonl
 from deixis.data.packed import write_pack
 from deixis.geometry.masks import box_from_mask
-from deixis.structures import Sample
+from deixis.structures import AnnotatedImage, Expression, Sample
 
 FILES = 24
 FILL = (114, 114, 114)
@@ -42,7 +40,7 @@ def plain(image, mask, rng, size, augment):
     is_mirrored = rng.random() < augment.mirror
     if is_mirrored:
         image, mask = (one.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for one in (image, mask))
-    if augment.colour is not None:
+    if augment.photometric:
         hue, saturation, value = image.convert("HSV").split()
         factors = rng.uniform(0.5, 1.5, 2)
         saturation, value = (
@@ -62,13 +60,13 @@ def plain(image, mask, rng, size, augment):
         canvas = canvas.transform(canvas.size, Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR, fillcolor=FILL)
         mask_canvas = mask_canvas.rotate(5 * angle, Image.Resampling.BILINEAR, translate=move)
         mask_canvas = mask_canvas.transform(canvas.size, Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR)
-    if augment.blur is not None and rng.random() < augment.blur.chance:
+    if augment.photometric and rng.random() < 0.5:
         canvas = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 2)))
     return np.asarray(canvas), mask_canvas, box_from_mask(np.asarray(mask_canvas) >= 128)
 
 
 def ours(pixels, thing, rng, size, augment):
-    return augment.on_canvas(View(pixels, (thing,)), ["the red one"], rng, size)
+    return augment.on_canvas(AnnotatedImage(pixels, expressions=(thing,)), rng, size)
 
 
 def write_files(photo, folder):
@@ -107,8 +105,8 @@ def compare_files(name, augment, files, pack, size, num):
     for seed in range(num + 3):
         took[0].append(milliseconds(lambda seed=seed: plain_batch(seed)))
         for one, epochs in zip(took[1:], ours, strict=True):
-            work = {"seed": 0, "step": seed, "images": 1, "phrases": 1, "size": size, "absent": 0.0}
-            one.append(milliseconds(lambda epochs=epochs, work=work: epochs.batch(**work)))
+            shape = BatchShape(images=1, phrases=1, size=size)
+            one.append(milliseconds(lambda epochs=epochs, seed=seed, shape=shape: epochs.batch(0, seed, shape)))
     print_row(name, size, num, took)
 
 
@@ -134,9 +132,7 @@ def compare(name, augment, photo, size, num):
     packed_wh = (round(photo.width * scale), round(photo.height * scale))
     packed = np.asarray(photo.resize(packed_wh, Image.Resampling.BILINEAR))
     packed_mask = np.asarray(mask_image.resize(packed_wh)) >= 128
-    thing, packed_thing = (
-        VisibleInstance(category="thing", box_xyxy_px=box_from_mask(one), mask=one) for one in (mask, packed_mask)
-    )
+    thing, packed_thing = (Expression("the red one", box_from_mask(one), one, "thing") for one in (mask, packed_mask))
 
     def decode():
         return Image.open(jpeg).convert("RGB")

@@ -17,10 +17,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from deixis.config import preset
-from deixis.data.loading import TrainingBatch
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import WordPieceTokenizer
 from deixis.models.registry import build_model
+from deixis.structures import TrainingBatch
 from deixis.train.recipes import recipe
 from deixis.train.trainer import Trainer
 

@@ -36,7 +36,7 @@ from deixis.cli.train import parse_fields
 from deixis.config import preset
 from deixis.data import open_dataset
 from deixis.data.augment.pipelines import PIPELINES
-from deixis.data.epochs import Epochs
+from deixis.data.batches import Epochs
 from deixis.data.formats.jsonl import write_jsonl
 from deixis.data.packed import write_pack
 from deixis.hub import save_checkpoint

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deixis.data.captions.written import load_views
 from deixis.data.formats.jsonl import read_jsonl
+from deixis.data.photos import Photos
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "prepare_photos.py"
 
@@ -85,13 +85,13 @@ def test_prepare_when_expressions_then_lines_with_box_split_category_and_known_t
 
 def test_prepare_when_boxes_then_coco_instances_that_training_reads(script, folder, tmp_path):
     counts = script.prepare([folder], tmp_path / "out")
-    (record,) = load_views(tmp_path / "out" / "pseudo.json", "all")  # 7 has no box, 15 is annotated elsewhere
+    (record,) = Photos.read(tmp_path / "out" / "pseudo.json", "all")  # 7 has no box, 15 is annotated elsewhere
     assert (record.image_id, record.path, record.hw) == (2, folder / "images" / "2.png", (60, 100))
     told = [(one.category, one.box_xyxy_px) for one in record.instances]
     assert told == [("person", (0, 0, 20, 40)), ("bus", (62, 10, 100, 40)), ("cat", (40, 40, 50, 50))]
     assert counts["pseudo.json"] == {"photos": {"train": 1}, "persons": 1, "other things": 2}
     assert counts["set"] == {"expressions": 3, "photos with boxes": 1}
-    assert record.view().image.shape == (60, 100, 3)
+    assert record.decode().pixels.shape == (60, 100, 3)
 
 
 def test_prepare_when_nothing_was_detected_then_what_else_is_there_is_not_told(script, folder, tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -27,14 +28,14 @@ Mask = Rle | list[list[float]] | Path
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One annotated thing in an image."""
+    """An annotated instance as its file states it."""
 
     category: str
     box_xyxy_px: BoxXyxy
     mask: Mask | None = None
     is_crowd: bool = False
     attributes: tuple[str, ...] = ()
-    """Further words that surely hold for it, such as its colour, where the source knows any."""
+    """Further words that are known to hold for it, such as its colour."""
 
     def __post_init__(self) -> None:
         check_box(self.box_xyxy_px)
@@ -42,10 +43,10 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An image, an expression, and the one thing that the expression means.
+    """An image, an expression, and the one instance that the expression means.
 
     ``image`` is a file or a uint8 array [H, W, 3]; ``box_xyxy_px`` is None where the expression means
-    nothing in the image; ``instances`` are all annotated things, where the source lists them.
+    nothing in the image; ``instances`` are all annotated ones, where the source lists them.
     """
 
     id: str
@@ -66,6 +67,67 @@ class Sample:
             )
         if self.box_xyxy_px is not None:
             check_box(self.box_xyxy_px)
+
+
+@dataclass(frozen=True)
+class VisibleInstance:
+    """An instance in decoded pixels: ``mask`` is bool [H, W] of its image, None where only the box is known."""
+
+    category: str
+    box_xyxy_px: BoxXyxy
+    mask: NDArray[np.bool_] | None = None
+    is_crowd: bool = False
+    """A crowd, or what is hardly visible: never a referent, but still there to be confused with one."""
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A phrase and the part of an image that it means; a box of None: it means nothing there."""
+
+    phrase: str
+    box_xyxy_px: BoxXyxy | None
+    mask: NDArray[np.bool_] | None
+    category: str
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """Decoded pixels and what is known of them: what augmentation changes and training batches are made of.
+
+    ``pixels`` is uint8 [H, W, 3]; all masks have its height and width.
+    Raises ValueError where a dtype or a shape is another.
+    """
+
+    pixels: NDArray[np.uint8]
+    instances: tuple[VisibleInstance, ...] = ()
+    expressions: tuple[Expression, ...] = ()
+    categories: frozenset[str] | None = None
+    """Of everything in the image; None: not known."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """At most how many instances of a category there are, for categories of which that is known."""
+    complete: bool = False
+    """Whether all instances are annotated, whatever their category."""
+    content_xyxy_px: BoxXyxy | None = None
+    """Where the photo lies, if ``pixels`` is a canvas already; None: it is all of it."""
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(
+                f"expected a uint8 image [H, W, 3], got {pixels.dtype} {pixels.shape}; read it with read_image"
+            )
+        for one in (*self.instances, *self.expressions):
+            if one.mask is not None and one.mask.shape != self.hw:
+                raise ValueError(
+                    f"expected masks of the image's size {self.hw}, got {one.mask.shape} for {one.category!r}; "
+                    "rasterise the masks at the image's size"
+                )
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
 
 
 def check_box(box: BoxXyxy) -> None:

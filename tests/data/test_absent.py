@@ -1,35 +1,36 @@
 """Phrases that mean nothing in their picture."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scene_checker import judge, parse
 
-from deixis.data.absent import NONSENSE_SHARE, OPPOSITES, absent_targets, nonsense, swapped_colours
-from deixis.data.attributes import word_labels
-from deixis.data.loading import Mixture, SceneSource
-from deixis.data.pictures import Picture, Target, Thing
+from deixis.data.absent import NONSENSE_SHARE, OPPOSITES, absent_expressions, nonsense, swapped_colours
+from deixis.data.batches import BatchShape, Mixture
+from deixis.data.image_sources import SceneSource
 from deixis.data.scenes import compose_scene, seed_scene
 from deixis.data.scenes.vocabulary import COLOURS, FLAVOURS
 from deixis.language.colours import NEAR_COLOURS
 from deixis.language.synonyms import categories_meant_by
+from deixis.structures import AnnotatedImage, Expression, VisibleInstance
 
 BOX = (0.0, 0.0, 40.0, 40.0)
 RED, BLUE, GREEN = (200, 20, 20), (20, 20, 200), (20, 160, 20)
-LEFT, CAT = Target("left dog", BOX, None, "dog"), Target("cat", (40.0, 20.0, 80.0, 40.0), None, "cat")
+LEFT, CAT = Expression("left dog", BOX, None, "dog"), Expression("cat", (40.0, 20.0, 80.0, 40.0), None, "cat")
 
 
 def picture_of(*targets, categories=None, things=(), counts=None, paint=(RED, GREEN)):
     """40 x 80 pixels: the first colour left, where BOX is, and the second right."""
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, :40], image[:, 40:] = paint
-    return Picture(image, list(targets), categories, list(things), counts=counts or {})
+    return AnnotatedImage(image, tuple(things), targets, categories, counts or {})
 
 
 def absent(pictures, seed=0, share=1.0):
     """Without nonsense, which has no category."""
-    rows = absent_targets(pictures, np.random.default_rng(seed), share)
+    rows = absent_expressions(pictures, np.random.default_rng(seed), share)
     return [(index, target.phrase) for index, target in rows if target.category]
 
 
@@ -37,7 +38,7 @@ def absent(pictures, seed=0, share=1.0):
 
 
 def test_absent_when_category_is_there_or_unknown_or_unnamed_then_none():
-    vague = Target("the one on the left", (0, 0, 9, 9), None, "cat")
+    vague = Expression("the one on the left", (0, 0, 9, 9), None, "cat")
     pictures = [
         picture_of(LEFT, categories=frozenset({"dog"})),  # lacks the cat, but its phrase does not say cat
         picture_of(vague, categories=None),  # nobody knows what else is there
@@ -50,7 +51,7 @@ def test_absent_when_category_is_there_or_unknown_or_unnamed_then_none():
     [("left bear", "bear", "teddy bear"), ("left car", "car", "truck"), ("the cup", "cup", "bottle")],
 )
 def test_absent_when_a_like_thing_is_there_then_none(phrase, category, present):
-    told = Target(phrase, (0, 0, 9, 9), None, category)
+    told = Expression(phrase, (0, 0, 9, 9), None, category)
     pictures = [picture_of(told), picture_of(LEFT, categories=frozenset({"dog", present}))]
     assert absent(pictures) == []
     pictures[1] = picture_of(LEFT, categories=frozenset({"dog"}))
@@ -59,7 +60,7 @@ def test_absent_when_a_like_thing_is_there_then_none(phrase, category, present):
 
 def test_absent_when_share_is_given_then_about_that_many_and_a_tenth_is_nonsense():
     pictures = [picture_of(LEFT, categories=frozenset({"dog"})) for _ in range(2000)]
-    rows = absent_targets([*pictures, picture_of(CAT)], np.random.default_rng(0), 0.25)
+    rows = absent_expressions([*pictures, picture_of(CAT)], np.random.default_rng(0), 0.25)
     assert 430 < len(rows) < 570
     assert all(target.box_xyxy_px is None and target.mask is None for _, target in rows)
     assert {target.phrase for _, target in rows if target.category} == {"cat"}
@@ -67,18 +68,18 @@ def test_absent_when_share_is_given_then_about_that_many_and_a_tenth_is_nonsense
 
 
 def test_absent_when_share_is_0_then_none_and_nothing_is_drawn():
-    assert absent_targets([picture_of(LEFT)], None, 0.0) == []
+    assert absent_expressions([picture_of(LEFT)], None, 0.0) == []
 
 
 def test_absent_when_all_is_unknown_then_nonsense_alone():
-    rows = absent_targets([picture_of(LEFT), picture_of(CAT)] * 500, np.random.default_rng(0), 1.0)
+    rows = absent_expressions([picture_of(LEFT), picture_of(CAT)] * 500, np.random.default_rng(0), 1.0)
     assert 60 < len(rows) < 150
     assert {target.category for _, target in rows} == {""}
 
 
 def test_absent_when_seed_is_the_same_then_the_same_and_else_not():
     pictures = [picture_of(LEFT, categories=frozenset({"dog"})), picture_of(CAT, categories=frozenset({"cat"}))] * 50
-    one, again, other = (absent_targets(pictures, np.random.default_rng(seed), 0.5) for seed in (4, 4, 5))
+    one, again, other = (absent_expressions(pictures, np.random.default_rng(seed), 0.5) for seed in (4, 4, 5))
     assert one == again
     assert one != other
 
@@ -101,11 +102,11 @@ def test_nonsense_when_written_then_one_to_three_words_that_mean_nothing():
 
 
 def thing(shape, colour, texture="plain"):
-    return Thing(np.ones((40, 80), bool), word_labels(shape, (colour, texture)))
+    return VisibleInstance(shape, BOX, np.ones((40, 80), bool), attributes=(colour, texture))
 
 
 def scene(phrase, *things):
-    target = Target(phrase, BOX, None, "circle")
+    target = Expression(phrase, BOX, None, "circle")
     return target, picture_of(target, categories=frozenset({"circle", "square"}), things=things)
 
 
@@ -148,7 +149,7 @@ def test_swapped_when_an_orange_thing_then_the_article_stays_right():
 
 def test_swapped_when_what_is_behind_a_scene_is_unknown_then_none():
     target, picture = scene("red circle", thing("circle", "red"))
-    unknown = Picture(picture.image, picture.targets, None, picture.things)
+    unknown = replace(picture, categories=None)
     assert swapped_colours(target, unknown) == []
 
 
@@ -158,7 +159,7 @@ def test_swapped_when_scenes_are_drawn_then_their_checker_finds_nothing_that_fit
     for index in range(40):
         drawing, written, _ = compose_scene(flavour, "train", 64, seed_scene(flavour, "train", index), 3)
         things = [thing(seen.shape, seen.colour, seen.texture) for seen in drawing.facts]
-        targets = [Target(one.text, BOX, None, drawing.facts[one.index].shape) for one in written]
+        targets = [Expression(one.text, BOX, None, drawing.facts[one.index].shape) for one in written]
         picture = picture_of(*targets, categories=frozenset(s.shape for s in drawing.facts), things=things)
         for target in targets:
             for phrase in swapped_colours(target, picture):
@@ -185,21 +186,21 @@ def test_swapped_when_scenes_are_drawn_then_their_checker_finds_nothing_that_fit
     ],
 )
 def test_swapped_when_a_photo_then_only_the_colour_of_the_thing_itself(phrase, category, told):
-    target = Target(phrase, BOX, None, category)
+    target = Expression(phrase, BOX, None, category)
     picture = picture_of(target, counts={category: 1}, paint=(RED, BLUE))
     # BOX ends where blue begins, and its last column counts as seen: too little to be taken for the colour
     assert swapped_colours(target, picture) == told
 
 
 def test_swapped_when_another_of_the_category_or_its_like_may_be_there_then_none():
-    target = Target("red bus", BOX, None, "bus")
+    target = Expression("red bus", BOX, None, "bus")
     assert swapped_colours(target, picture_of(target, counts={"bus": 1, "person": 3}))
     for counts in ({"bus": 2}, {}, {"bus": 1, "truck": 1}):
         assert swapped_colours(target, picture_of(target, counts=counts)) == []
 
 
 def test_swapped_when_the_thing_has_the_other_colour_too_then_that_is_left_out():
-    target = Target("red bus", (0.0, 0.0, 80.0, 39.0), None, "bus")
+    target = Expression("red bus", (0.0, 0.0, 80.0, 39.0), None, "bus")
     assert swapped_colours(target, picture_of(target, counts={"bus": 1}, paint=(RED, GREEN))) == ["blue bus"]
     assert swapped_colours(target, picture_of(target, counts={"bus": 1}, paint=(RED, BLUE))) == ["green bus"]
 
@@ -213,7 +214,7 @@ def test_opposites_when_read_then_none_is_near_its_colour():
 def test_batch_when_absent_is_wanted_then_swapped_foreign_and_nonsense_all_occur():
     mixture = Mixture([SceneSource("scenes", count=50)], [1.0])
     options = {"images": 4, "phrases": 2, "size": 64, "absent": 1.0}
-    batch = mixture.batch(1, 2, **options)
-    assert batch.phrases == mixture.batch(1, 2, **options).phrases
+    batch = mixture.batch(1, 2, BatchShape(**options))
+    assert batch.phrases == mixture.batch(1, 2, BatchShape(**options)).phrases
     assert not batch.present.all()
     assert not batch.boxes[~batch.present].any()

@@ -12,8 +12,8 @@ from PIL import Image
 
 from deixis.data import Samples, open_dataset
 from deixis.data.augment.pipelines import PIPELINES
+from deixis.data.batches import BatchShape, CanvasRules, Epochs
 from deixis.data.columns import HEAD, Texts, check_places, check_starts, checksum, read_columns, write_columns
-from deixis.data.epochs import Epochs
 from deixis.data.packed import damage, open_pack, shrink, shrink_mask, write_pack
 from deixis.geometry.images import letterbox
 from deixis.geometry.masks import encode_rle
@@ -111,11 +111,9 @@ def test_write_pack_when_images_are_shared_then_each_is_stored_once(folder):
 
 @pytest.mark.parametrize("resize", ["letterbox", "squash"])
 def test_epochs_when_packed_at_the_size_of_the_canvas_then_the_batch_of_the_originals(folder, samples, resize):
-    from deixis.data.loading import CanvasRules
-
-    given = {"images": 4, "phrases": 2, "size": SIZE, "absent": 0.0, "rules": CanvasRules(resize=resize)}
+    given = BatchShape(images=4, phrases=2, size=SIZE, rules=CanvasRules(resize=resize))
     pack = open_dataset(folder)
-    ours, theirs = (Epochs(one, pack.referents).batch(3, 0, **given) for one in (pack, Samples(samples)))
+    ours, theirs = (Epochs(one, pack.referents).batch(3, 0, given) for one in (pack, Samples(samples)))
     for field in dataclasses.fields(ours):
         a, b = getattr(ours, field.name), getattr(theirs, field.name)
         if field.name == "boxes":
@@ -129,7 +127,7 @@ def test_epochs_when_augmented_then_the_pack_is_not_written_to(folder, name):
     pack = open_dataset(folder)
     epochs = Epochs(pack, pack.referents, augment=PIPELINES[name])
     for step in range(6):
-        epochs.batch(0, step, images=2, phrases=1, size=SIZE, absent=0.0)
+        epochs.batch(0, step, BatchShape(images=2, phrases=1, size=SIZE, absent=0.0))
     assert damage(folder) == []
 
 

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.data.loading import Picture, Target, collate
+from deixis.data.batches import collate
 from deixis.language.tokenizers import WordTokenizer
 from deixis.models.criterion import Criterion, giou_loss, mean_where, pixels_of, word_loss
+from deixis.structures import AnnotatedImage, Expression
 
 
 class Given(Criterion):
@@ -23,8 +24,8 @@ class Given(Criterion):
 @pytest.fixture
 def batch():
     image = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)
-    targets = [Target(phrase, (0, 0, 9, 9), None, "") for phrase in ("red dog", "cat")]
-    return collate([Picture(image, targets, None)], 64, np.random.default_rng(0), 0.0)
+    expressions = tuple(Expression(phrase, (0, 0, 9, 9), None, "") for phrase in ("red dog", "cat"))
+    return collate([AnnotatedImage(image, expressions=expressions)], 64, np.random.default_rng(0), 0.0)
 
 
 def test_mean_where_when_worked_by_hand_then_that():

@@ -18,8 +18,20 @@ from deixis.language.tokenizers import WordPieceTokenizer
 from deixis.models.deixis.model import DeixisModel
 from deixis.structures import Sample
 from deixis.train import finetune as finetune_module
-from deixis.train.finetune import BEST, LOOKS, Look, Looks, finetune, mixed
-from deixis.train.own_data import TRAIN, VALIDATION, canvas_for, image_key, split_by_image, write_parts
+from deixis.train.finetune import (
+    BEST,
+    ROUNDS,
+    TRAIN,
+    VALIDATION,
+    Validation,
+    ValidationRound,
+    canvas_for,
+    finetune,
+    image_key,
+    mixed,
+    split_by_image,
+    write_parts,
+)
 from deixis.train.recipes import recipe
 from deixis.train.setup import start_model
 
@@ -85,7 +97,7 @@ def smcim_checkpoint(tmp_path, bert_folder):
 
 @pytest.fixture
 def small(tmp_path, checkpoint, monkeypatch):
-    """A recipe of four steps with a look after each, over the smallest checkpoint."""
+    """A recipe of four steps with a validation round after each, over the smallest checkpoint."""
     monkeypatch.setattr("deixis.grounder.has_fast_bfloat16", lambda: False)
     monkeypatch.setattr("deixis.train.run_logging.Watch.draw", lambda *_: None)
 
@@ -180,12 +192,12 @@ def test_canvas_when_images_differ_then_that_of_the_middle_one_and_at_most_the_m
 # the run
 
 
-def test_finetune_when_run_then_the_best_look_is_the_checkpoint(small, tmp_path):
+def test_finetune_when_run_then_the_best_round_is_the_checkpoint(small, tmp_path):
     judge = Judge(0.2, 0.4, 0.9, 0.6, 0.7)
     folder = finetune(small(lr=1e-2, pretrained_lr=1e-2), tmp_path / "run", measure=judge)
-    looks = [json.loads(line) for line in (tmp_path / "run" / LOOKS).read_text().splitlines()]
-    assert [one["step"] for one in looks] == [0, 1, 2, 3, 4]
-    assert [one["figures"]["rec.acc@0.5"] for one in looks] == [0.2, 0.4, 0.9, 0.6, 0.7]
+    rounds = [json.loads(line) for line in (tmp_path / "run" / ROUNDS).read_text().splitlines()]
+    assert [one["step"] for one in rounds] == [0, 1, 2, 3, 4]
+    assert [one["figures"]["rec.acc@0.5"] for one in rounds] == [0.2, 0.4, 0.9, 0.6, 0.7]
     assert judge.asked == [2] * 5
     saved = load_checkpoint(folder).model.state_dict()
     best = judge.weights[2]
@@ -219,7 +231,7 @@ def test_finetune_when_frozen_then_the_image_encoder_stays_and_learns_afterwards
     assert moved(early, 2, 4)
 
 
-def test_finetune_when_broken_off_then_it_goes_on_to_the_same_losses_and_looks(small, tmp_path, monkeypatch):
+def test_finetune_when_broken_off_then_it_goes_on_to_the_same_losses_and_rounds(small, tmp_path, monkeypatch):
     made = small(frozen_steps=1)  # dropout, and an encoder that thaws, in between
     finetune(made, tmp_path / "whole", measure=Judge(0.1, 0.2, 0.3, 0.2, 0.1))
     whole_step = finetune_module.Trainer.train_step
@@ -243,7 +255,7 @@ def test_finetune_when_broken_off_then_it_goes_on_to_the_same_losses_and_looks(s
     )
     assert len(whole) == 4
     assert cut == whole
-    assert (tmp_path / "cut" / LOOKS).read_bytes() == (tmp_path / "whole" / LOOKS).read_bytes()
+    assert (tmp_path / "cut" / ROUNDS).read_bytes() == (tmp_path / "whole" / ROUNDS).read_bytes()
 
 
 def test_finetune_when_torchrun_starts_it_again_then_it_goes_on_and_else_the_folder_is_refused(
@@ -269,7 +281,7 @@ def test_finetune_when_the_same_seed_then_the_same_losses(small, tmp_path):
 
 
 @pytest.mark.parametrize("minutes", [0.0])
-def test_finetune_when_time_is_up_then_it_looks_saves_and_leaves_a_checkpoint(small, tmp_path, minutes):
+def test_finetune_when_time_is_up_then_it_rounds_saves_and_leaves_a_checkpoint(small, tmp_path, minutes):
     judge = Judge(0.1, 0.5)
     folder = finetune(small(check_every=3), tmp_path / "run", measure=judge, minutes=minutes)
     assert len(judge.asked) == 2
@@ -303,23 +315,23 @@ def test_rehearsal_when_asked_then_drawn_scenes_are_in_the_batches_and_looked_at
     judge = Judge(0.5)
     finetune(small(rehearsal=0.5, steps=1), tmp_path / "run", measure=judge)
     assert judge.asked == [2, 3, 2, 3]
-    looks = [json.loads(line) for line in (tmp_path / "run" / LOOKS).read_text().splitlines()]
-    assert [one["kept"] for one in looks] == [0.5, 0.5]
+    rounds = [json.loads(line) for line in (tmp_path / "run" / ROUNDS).read_text().splitlines()]
+    assert [one["kept"] for one in rounds] == [0.5, 0.5]
 
 
-def make_looks(tmp_path, judge, checkpoint, kept):
+def make_rounds(tmp_path, judge, checkpoint, kept):
     start = load_checkpoint(checkpoint)
     new = load_checkpoint(checkpoint).model
     with torch.no_grad():
         for value in new.parameters():
             value += 1
-    looks = Looks(tmp_path, ["own"], ["drawn"], judge, start, 3)
-    looks._save(new, recipe("debug"), tmp_path / BEST)
-    looks.done = [
-        Look(step=0, figures={"rec.acc@0.5": 0.2}, kept=0.9),
-        Look(step=5, figures={"rec.acc@0.5": 0.8}, kept=kept),
+    rounds = Validation(tmp_path, ["own"], ["drawn"], judge, start, 3)
+    rounds._save(new, recipe("debug"), tmp_path / BEST)
+    rounds.rounds = [
+        ValidationRound(step=0, figures={"rec.acc@0.5": 0.2}, kept=0.9),
+        ValidationRound(step=5, figures={"rec.acc@0.5": 0.8}, kept=kept),
     ]
-    return looks
+    return rounds
 
 
 @pytest.mark.parametrize(
@@ -328,12 +340,12 @@ def make_looks(tmp_path, judge, checkpoint, kept):
 )
 def test_finish_when_too_much_was_lost_then_old_weights_are_mixed_in(tmp_path, checkpoint, kept, shares, distance):
     figures = [value for share in shares for value in (0.7, share)]
-    looks = make_looks(tmp_path, Judge(*figures), checkpoint, kept)
-    looks.finish(recipe("debug"))
+    rounds = make_rounds(tmp_path, Judge(*figures), checkpoint, kept)
+    rounds.finish(recipe("debug"))
     old, new = (load_checkpoint(one).model.state_dict() for one in (checkpoint, tmp_path / "checkpoint"))
     name = next(name for name, value in old.items() if value.ndim == 1 and value.is_floating_point() and len(value) > 3)
     assert float((new[name] - old[name]).mean()) == pytest.approx(distance, abs=1e-3)
-    assert len(looks.measure.asked) == 2 * len(shares)
+    assert len(rounds.measure.asked) == 2 * len(shares)
 
 
 def test_mixed_when_a_share_is_old_then_between_both_and_neither_moves(checkpoint):
@@ -349,5 +361,5 @@ def test_mixed_when_a_share_is_old_then_between_both_and_neither_moves(checkpoin
 
 def test_goodness_when_boxes_are_given_then_masks_count_by_their_mean_iou_alone():
     figures = {"rec.acc@0.5": 0.9, "rec.mean_iou": 0.6, "res.miou": 0.3, "res.acc@0.5": 0.0}
-    assert Look(step=0, figures=figures).goodness == pytest.approx(0.6)
-    assert Look(step=0, figures={"res.miou": 0.4, "res.acc@0.5": 0.2}).goodness == pytest.approx(0.3)
+    assert ValidationRound(step=0, figures=figures).goodness == pytest.approx(0.6)
+    assert ValidationRound(step=0, figures={"res.miou": 0.4, "res.acc@0.5": 0.2}).goodness == pytest.approx(0.3)

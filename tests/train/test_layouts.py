@@ -65,9 +65,9 @@ def test_read_when_lines_are_of_a_picture_then_things_with_their_phrases_and_kin
     path = write(line(2, LEFT, "left dog"), line(2, RIGHT, "black cat"), line(2, LEFT, "a dog"), line(4, LEFT, "alone"))
     (layout,) = Layouts.read(path).layouts  # a picture of one thing teaches no place
     assert layout.hw == (50, 100)
-    assert [thing.phrases for thing in layout.things] == [("left dog", "a dog"), ("black cat",)]
-    assert [thing.category for thing in layout.things] == ["dog", "cat"]
-    assert layout.things[0].box == pytest.approx(LEFT, abs=1e-4)
+    assert [thing.phrases for thing in layout.instances] == [("left dog", "a dog"), ("black cat",)]
+    assert [thing.category for thing in layout.instances] == ["dog", "cat"]
+    assert layout.instances[0].box == pytest.approx(LEFT, abs=1e-4)
 
 
 def test_read_when_pictures_are_held_out_then_left_out(write):
@@ -100,13 +100,13 @@ BAD = {
 def test_read_when_a_line_is_bad_then_left_out_and_told_with_its_number(write, bad):
     path = write(line(2, LEFT, "one"), bad, line(2, RIGHT, "two"))
     found = Layouts.read(path)
-    assert [len(layout.things) for layout in found.layouts] == [2]
+    assert [len(layout.instances) for layout in found.layouts] == [2]
     (problem,) = found.problems
     assert problem.startswith(f"{path}, line 3: ")
 
 
 def test_read_when_a_column_is_missing_then_one_sentence(write):
-    with pytest.raises(ValueError, match=r"expected training pictures with two things .*a\.csv', got none"):
+    with pytest.raises(ValueError, match=r"expected training images with two instances .*a\.csv', got none"):
         Layouts.read(write("2,100", columns="image,width"))
 
 
@@ -117,20 +117,20 @@ def test_read_when_a_line_is_too_long_then_what_is_more_does_not_count(write):
 
 def test_kind_when_phrases_disagree_then_the_one_that_most_name(write):
     lines = [line(2, LEFT, phrase) for phrase in ("left dog", "dogs", "a cat", "thing with a horse", "the brown one")]
-    things = Layouts.read(write(*lines, line(2, RIGHT, "the tall one"))).layouts[0].things
+    things = Layouts.read(write(*lines, line(2, RIGHT, "the tall one"))).layouts[0].instances
     assert [thing.category for thing in things] == ["dog", ""]
 
 
 def test_kind_when_two_are_named_equally_often_then_not_known(write):
     lines = [line(2, LEFT, phrase) for phrase in ("left dog", "left cat")]
     # a bear may be a teddy bear
-    things = Layouts.read(write(*lines, line(2, RIGHT, "right bears"))).layouts[0].things
+    things = Layouts.read(write(*lines, line(2, RIGHT, "right bears"))).layouts[0].instances
     assert [thing.category for thing in things] == ["", ""]
 
 
 def test_kind_when_a_phrase_names_several_then_its_first(write):
     lines = [line(2, LEFT, "dog beside the cat"), line(2, RIGHT, "cat beside the dog")]
-    assert [thing.category for thing in Layouts.read(write(*lines)).layouts[0].things] == ["dog", "cat"]
+    assert [thing.category for thing in Layouts.read(write(*lines)).layouts[0].instances] == ["dog", "cat"]
 
 
 # drawing

@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 from deixis.cli import app
 from deixis.config import preset
 from deixis.data.attributes import WORD_GROUPS
-from deixis.data.epochs import Epochs
+from deixis.data.batches import BatchShape, CanvasRules, Epochs
 from deixis.data.formats.jsonl import write_jsonl
-from deixis.data.loading import CanvasRules
 from deixis.data.scenes import open_scenes
 from deixis.evaluate.evaluate import evaluate
 from deixis.geometry.masks import read_mask
@@ -85,7 +84,7 @@ def test_presets_when_at_full_size_then_every_gradient_is_there_and_finite(name)
         model, WordTokenizer(words, max_tokens=15), recipe("mcn").losses, [len(group) for group in WORD_GROUPS]
     )
     batch = Epochs(open_scenes("scenes", "train", 1), [[0]]).batch(
-        1, 0, images=1, phrases=1, size=416, absent=0.0, rules=CanvasRules(model.mask_stride, "nearest", model.fill)
+        1, 0, BatchShape(images=1, phrases=1, size=416, rules=CanvasRules(model.mask_stride, "nearest", model.fill))
     )
     parts = criterion(batch)
     criterion.total(parts).backward()

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from deixis.data.attributes import WORD_GROUPS
-from deixis.data.loading import TrainingBatch
+from deixis.data.batches import BatchShape
 from deixis.models.deixis.proposals import Proposals
+from deixis.structures import TrainingBatch
 from deixis.train import pool as pool_module
 from deixis.train import setup as starting
 from deixis.train.batch_loader import Steps
-from deixis.train.pool import Pool, Told, batch_of, fill_pool
+from deixis.train.layouts import Described
+from deixis.train.pool import Pool, batch_of, fill_pool
 from deixis.train.trainer import Trainer, canvas_rules, pool_of, run
 
 FIELDS = [field.name for field in dataclasses.fields(Proposals)]
@@ -56,17 +58,17 @@ def assert_same(a, b):
 
 def test_fill_when_read_then_a_row_of_every_field_and_what_is_said_of_each_picture(fill, tmp_path):
     pool = fill()
-    assert len(pool.told) == 12
+    assert len(pool.described) == 12
     assert {path.name for path in (tmp_path / "pool").iterdir()} == {"told.jsonl", *(f"{n}.npy" for n in FIELDS)}
     assert {name: pool.seen[name].shape for name in ("boxes", "scores", "content")} == {
         "boxes": (12, 21, 4), "scores": (12, 21), "content": (12, 4),
     }  # fmt: skip
     assert pool.seen["features"].dtype == np.float16
-    for told in pool.told:
+    for told in pool.described:
         # up to 3 phrases, and perhaps one that means nothing
         assert len(told.phrases) == len(told.boxes) == len(told.present) <= 4
         assert len(told.boxed_boxes) == len(told.boxed_labels) > 0
-    assert not all(all(told.present) for told in pool.told)
+    assert not all(all(told.present) for told in pool.described)
     assert pool.problems == ()
 
 
@@ -80,36 +82,36 @@ def test_fill_when_a_picture_is_taken_then_its_proposals_are_what_the_image_side
     np.testing.assert_allclose(pool.seen["boxes"][:8], found.boxes.numpy(), atol=1e-5)
     np.testing.assert_allclose(pool.seen["features"][:8], found.features.numpy(), atol=1e-2, rtol=1e-2)
     rows = batch.image_index == 5
-    assert pool.told[5].phrases == [p for p, own in zip(batch.phrases, rows, strict=True) if own]
-    np.testing.assert_allclose(pool.told[5].boxes, batch.boxes[rows], atol=1e-5)
+    assert pool.described[5].phrases == [p for p, own in zip(batch.phrases, rows, strict=True) if own]
+    np.testing.assert_allclose(pool.described[5].boxes, batch.boxes[rows], atol=1e-5)
 
 
 def test_batch_when_of_one_seed_and_step_then_the_same_from_any_pool_that_was_filled_alike(fill):
     options = {"images": 4, "phrases": 2, "size": 64, "absent": 0.5}
     one, two = fill("one"), fill("two")
-    assert_same(one.batch(1, 7, **options), two.batch(1, 7, **options))
-    assert one.batch(1, 7, **options).phrases != one.batch(1, 8, **options).phrases
-    assert one.batch(1, 7, **options).phrases != one.batch(2, 7, **options).phrases
+    assert_same(one.batch(1, 7, BatchShape(**options)), two.batch(1, 7, BatchShape(**options)))
+    assert one.batch(1, 7, BatchShape(**options)).phrases != one.batch(1, 8, BatchShape(**options)).phrases
+    assert one.batch(1, 7, BatchShape(**options)).phrases != one.batch(2, 7, BatchShape(**options)).phrases
 
 
 def test_batch_when_taken_then_no_pixels_different_pictures_and_at_most_so_many_phrases(fill):
     pool = fill()
-    batch = pool.batch(0, 0, images=12, phrases=1, size=64, absent=0.0)
+    batch = pool.batch(0, 0, BatchShape(images=12, phrases=1, size=64, absent=0.0))
     assert batch.pixels.shape == (12, 0, 0, 3)
     assert np.array_equal(batch.seen["boxes"], pool.seen["boxes"])  # all of them, each once
     assert batch.image_index.tolist() == list(range(12))
-    for row, told in enumerate(pool.told):
+    for row, told in enumerate(pool.described):
         place = told.phrases.index(batch.phrases[row])
         np.testing.assert_allclose(batch.boxes[row], told.boxes[place], rtol=1e-6)
         assert batch.present[row] == told.present[place]
-    assert batch.boxed_index.tolist() == [row for row, told in enumerate(pool.told) for _ in told.boxed_boxes]
+    assert batch.boxed_index.tolist() == [row for row, told in enumerate(pool.described) for _ in told.boxed_boxes]
     assert not batch.has_mask.any()
     assert not batch.complete.any()
 
 
 def test_batch_of_when_nothing_is_said_then_shapes_as_always():
     seen = {"content": np.array([[0, 0, 1, 1]], np.float32)}
-    batch = batch_of([Told([], [], [], [], [])], seen, 64)
+    batch = batch_of([Described([], [], [], [], [])], seen, 64)
     assert (batch.boxes.shape, batch.boxed_boxes.shape) == ((0, 4), (0, 4))
     assert batch.boxed_labels.shape == (0, len(WORD_GROUPS))
     assert batch.thing_cells.shape == (0, 16)
@@ -130,13 +132,13 @@ def test_fill_when_it_was_interrupted_then_filled_anew(fill, tmp_path):
     (tmp_path / "pool").mkdir()
     np.save(tmp_path / "pool" / "boxes.npy", np.ones((3, 2)))
     again = fill()
-    assert again.told == whole.told
+    assert again.described == whole.described
     assert all(np.array_equal(again.seen[name], whole.seen[name]) for name in FIELDS)
 
 
 def test_fill_when_the_number_is_no_multiple_of_those_drawn_at_once_then_so_many_all_the_same(fill):
     pool = fill(pool=11)
-    assert len(pool.told) == 11
+    assert len(pool.described) == 11
     assert len(pool.seen["boxes"]) == 11
 
 
@@ -153,7 +155,7 @@ def test_batch_when_there_are_layouts_then_a_share_of_the_pictures_is_theirs_and
 ):
     values = {"layouts": layouts_file(tmp_path), "layouts_share": 0.5}
     pool = fill(**values)
-    batch = pool.batch(0, 0, images=4, phrases=2, size=64, absent=0.0)
+    batch = pool.batch(0, 0, BatchShape(images=4, phrases=2, size=64, absent=0.0))
     assert batch.pixels.shape[0] == len(batch.content) == 4
     spoken = {batch.phrases[p] for p in np.flatnonzero(batch.image_index >= 2)}
     assert spoken <= {"left dog", "right cat", "right dog", "left cat"}
@@ -168,7 +170,7 @@ def test_batch_when_there_are_layouts_then_a_share_of_the_pictures_is_theirs_and
 
 
 def test_step_when_a_batch_of_the_pool_is_accumulated_then_the_losses_are_the_whole_ones(fill, made):
-    batch = fill().batch(0, 0, images=4, phrases=2, size=64, absent=0.0)
+    batch = fill().batch(0, 0, BatchShape(images=4, phrases=2, size=64, absent=0.0))
     found = []
     for accumulate in (1, 2, 3):
         held = Trainer(made.replaced(accumulate=accumulate))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deixis.data.loading import CanvasRules
+from deixis.data.batches import CanvasRules
 from deixis.drawing import COLOURS
 from deixis.train import setup as starting
 from deixis.train import trainer

@@ -7,9 +7,8 @@ from PIL import Image
 
 from deixis.config import preset
 from deixis.data import Samples
-from deixis.data.epochs import Epochs
-from deixis.data.loading import Mixture, PhotoSource, SceneSource
-from deixis.data.rehearsed import Rehearsed
+from deixis.data.batches import BatchShape, Epochs, Mixture, Rehearsed
+from deixis.data.image_sources import PhotoSource, SceneSource
 from deixis.hub import load_checkpoint
 from deixis.models.encoders.image import YoloTinyEncoder
 from deixis.models.weights.darknet import DarknetConv
@@ -149,7 +148,7 @@ def test_data_when_photos_are_named_then_held_out_and_validation_ids_are_never_i
     photos = [source for source in start_data(made).sources if isinstance(source, PhotoSource)]
     assert [source.fully_annotated for source in photos] == [True, False]
     for source in photos:
-        assert [record.image_id for record in source.records] == [2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13]
+        assert [photo.image_id for photo in source.photos] == [2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13]
         assert not {record.image_id for record in source.donors} & {7, 14, 1, 15}
 
 
@@ -485,7 +484,7 @@ def test_data_when_one_per_image_then_all_phrases_of_an_image_are_one_group(tmp_
     assert starting.start_data(made.replaced(one_per="referent")).referents == tuple((k,) for k in range(5))
     source = starting.start_data(made.replaced(rehearsal=0.3))
     assert (source.own.referents, source.share) == ([[0, 2, 4], [1, 3]], 0.3)
-    assert [one.flavour for one in source.sources] == ["scenes", "scenes+", "scenesg"]
+    assert [one.flavour for one in source.beside.sources] == ["scenes", "scenes+", "scenesg"]
 
 
 @pytest.mark.parametrize("flavour", ["scenes", "scenes+", "scenesg"])
@@ -523,7 +522,7 @@ def test_data_when_several_files_are_named_then_the_photos_of_all(instances, det
     made = Recipe().replaced(instances=f"{instances}, {detected}", partial_share=0.0)
     photos = start_data(made).sources[0]
     ids = [2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13]
-    assert [record.image_id for record in photos.records] == [*ids, 2, 3, 4, 5, 6]
+    assert [photo.image_id for photo in photos.photos] == [*ids, 2, 3, 4, 5, 6]
 
 
 def test_data_when_files_have_wrong_records_then_all_are_told(instances, tmp_path):
@@ -541,8 +540,8 @@ def test_data_when_boxes_are_a_detectors_then_the_sure_ones_without_masks_and_no
     )
     mixture = start_data(made)
     (source,) = (one for one in mixture.sources if isinstance(one, PhotoSource))
-    assert [record.image_id for record in source.records] == [2, 3, 5, 6]  # 1 is of val, 7 held out, 4 unsure
-    assert all(instance.mask is None for record in source.records for instance in record.instances)
+    assert [photo.image_id for photo in source.photos] == [2, 3, 5, 6]  # 1 is of val, 7 held out, 4 unsure
+    assert all(instance.mask is None for photo in source.photos for instance in photo.instances)
     assert (source.fully_annotated, source.counts_known, source.donors, source.min_area) == (False, False, (), 0.005)
     assert mixture.shares[0] == 0.3
 
@@ -569,17 +568,17 @@ def test_data_when_rehearsed_and_photos_are_named_then_the_whole_mixture_beside_
     source = start_data(made)
     assert isinstance(source, Rehearsed)
     assert (len(source.own.samples), source.share) == (3, 0.5)
-    assert list(source.shares) == [0.3, 0.2, 0.1, 0.4]
-    assert [type(one) for one in source.sources] == [PhotoSource, PhotoSource, PhotoSource, SceneSource]
-    assert source._shares_at(416).tolist() == [0.3, 0.2, 0.1, 0.4]
+    assert list(source.beside.shares) == [0.3, 0.2, 0.1, 0.4]
+    assert [type(one) for one in source.beside.sources] == [PhotoSource, PhotoSource, PhotoSource, SceneSource]
+    assert source.beside._shares_at(416).tolist() == [0.3, 0.2, 0.1, 0.4]
 
 
 def test_data_when_rehearsed_without_photos_then_drawn_scenes_as_large_as_the_canvas(lines):
     source = start_data(recipe("debug", phrased=str(lines), rehearsal=0.5, image_sizes=(384,), scenes_share=0.1))
-    assert [(one.flavour, one.largest, one.side) for one in source.sources] == [
+    assert [(one.flavour, one.largest, one.side) for one in source.beside.sources] == [
         (flavour, 384, 384) for flavour in SCENE_FLAVOURS
     ]
-    assert sum(source.shares) == 1
+    assert sum(source.beside.shares) == 1
 
 
 def test_rehearsed_when_its_epochs_are_over_then_its_own_begin_anew(tmp_path):
@@ -587,6 +586,6 @@ def test_rehearsed_when_its_epochs_are_over_then_its_own_begin_anew(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text('{"image": "a.png", "phrase": "left dog", "box": [0, 0, 9, 9]}\n')
     source = start_data(recipe("debug", phrased=str(path), rehearsal=0.5))
-    batches = [source.batch(1, step, images=2, phrases=1, size=64, absent=0.0) for step in (0, 1, 50)]
+    batches = [source.batch(1, step, BatchShape(images=2, phrases=1, size=64, absent=0.0)) for step in (0, 1, 50)]
     assert [batch.phrases[0] for batch in batches] == ["left dog"] * 3
     assert len({batch.phrases[1] for batch in batches}) > 1

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from deixis.data.batches import BatchShape
 from deixis.train import setup as starting
 from deixis.train.recipes import recipe
 from deixis.train.setup import start_model
@@ -45,7 +46,7 @@ def test_step_when_some_learn_then_the_others_are_as_before(small_recipe):
     held = Trainer(small_recipe.replaced(learn="box,exists"))
     before = {name: p.clone() for name, p in held.model.named_parameters()}
     source = starting.start_data(small_recipe)
-    held.train_step(source.batch(1, 0, images=2, phrases=2, size=64, absent=0.5))
+    held.train_step(source.batch(1, 0, BatchShape(images=2, phrases=2, size=64, absent=0.5)))
     moved = {name for name, p in held.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved
     assert all(name.startswith(("box.", "exists.")) for name in moved)

@@ -8,9 +8,7 @@ from PIL import Image
 
 from deixis.config import preset
 from deixis.data import open_dataset
-from deixis.data.epochs import Epochs
-from deixis.data.loading import CanvasRules, Mixture, Picture, Target, collate
-from deixis.data.pictures import boxed
+from deixis.data.batches import CanvasRules, Epochs, Mixture, collate
 from deixis.data.scenes import draw_scene
 from deixis.files import write_text
 from deixis.geometry.masks import read_mask
@@ -18,6 +16,7 @@ from deixis.hub import load_checkpoint
 from deixis.language.tokenizers import WordTokenizer
 from deixis.models.deixis.model import DeixisModel
 from deixis.models.deixis.proposals import box_iou
+from deixis.structures import AnnotatedImage, Expression, VisibleInstance
 from deixis.train import setup as starting
 from deixis.train import trainer
 from deixis.train.batch_loader import Steps, batches
@@ -349,8 +348,9 @@ def eight_scenes():
     for index in range(8):
         image, samples = draw_scene("scenes", "train", index, 64, 1)
         mask = read_mask(samples[0].mask, (64, 64))
-        target = Target(samples[0].phrase, samples[0].box_xyxy_px, mask, "")
-        pictures.append(Picture(image, [target], None, boxed=boxed(samples[0].instances), complete=True))
+        boxed = tuple(VisibleInstance(i.category, i.box_xyxy_px, attributes=i.attributes) for i in samples[0].instances)
+        target = Expression(samples[0].phrase, samples[0].box_xyxy_px, mask, "")
+        pictures.append(AnnotatedImage(image, boxed, (target,), complete=True))
     return pictures
 
 

@@ -11,17 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from deixis.data.epochs import Epochs
-from deixis.data.loading import CanvasRules, Mixture, TrainingBatch
+from deixis.data.batches import BatchShape, BatchSource, CanvasRules
 from deixis.recipe import Recipe
-
-if TYPE_CHECKING:
-    from deixis.train.pool import Pool
+from deixis.structures import TrainingBatch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -30,20 +26,19 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 class Steps(Dataset[TrainingBatch]):
     """Batch number i for any i: what workers read from."""
 
-    def __init__(self, source: Mixture | Epochs | Pool, recipe: Recipe, rules: CanvasRules) -> None:
+    def __init__(self, source: BatchSource, recipe: Recipe, rules: CanvasRules) -> None:
         self.source, self.recipe, self.rules = source, recipe, rules
 
     def __getitem__(self, step: int) -> TrainingBatch:
         """The batch of that step."""
         seed, data = self.recipe.run.seed, self.recipe.data
         size = random.Random(seed * 1_000_003 + step).choice(data.image_sizes)
-        return self.source.batch(
-            seed, step, images=data.images, phrases=data.phrases, size=size, absent=data.absent, rules=self.rules
-        )
+        shape = BatchShape(images=data.images, phrases=data.phrases, size=size, absent=data.absent, rules=self.rules)
+        return self.source.batch(seed, step, shape)
 
 
 def batches(
-    source: Mixture | Epochs | Pool,
+    source: BatchSource,
     recipe: Recipe,
     start: int,
     rules: CanvasRules = CanvasRules(),  # noqa: B008  it is frozen

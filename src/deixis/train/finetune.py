@@ -1,41 +1,49 @@
-"""Teach a checkpoint own data, and stop where a part of it that is not trained on gets no better."""
+"""Fine-tune a checkpoint on own data until a validation part, of which no image is trained on, gets no better."""
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from deixis.data import open_dataset
+from deixis.data import open_dataset, parse_dataset_spec
+from deixis.data.formats.jsonl import write_jsonl
 from deixis.data.scenes import open_scenes
 from deixis.evaluate.metrics import Tally
 from deixis.files import write_text
-from deixis.grounder import Grounder
+from deixis.geometry.images import image_hw
+from deixis.grounder import Grounder, canvas_side
 from deixis.hub import Checkpoint, load_checkpoint, save_checkpoint
 from deixis.models.base import GroundingModel
 from deixis.recipe import Recipe
 from deixis.structures import Sample
 from deixis.train.distributed import Group, process_group
-from deixis.train.own_data import TRAIN, VALIDATION, canvas_for, write_parts
 from deixis.train.run_logging import Watch
 from deixis.train.setup import in_steps, start_data
 from deixis.train.state import check_run_folder, clear_leftovers
 from deixis.train.trainer import Trainer, loop, notes, recipe_of_run, recorded, tell
 
 Measure = Callable[[Grounder, Sequence[Sample]], Tally]
-"""Asks a grounder all samples and counts: the evaluator, which stands beside training and not below it."""
+"""The evaluator: it asks a grounder for all samples and counts what is right."""
 
-LOOKS = "looks.jsonl"
-"""What the validation part gave, a line a look."""
+ROUNDS = "looks.jsonl"
+"""The figures of the validation part, a line a round."""
+TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
+"""Files of a run's folder with the two parts of its data."""
+_VALIDATION_SHARE = 0.2
+_MEASURED_IMAGES = 50
+"""Images whose sizes decide the canvas."""
 BEST = "best"
-"""The checkpoint of the best look."""
+"""The checkpoint of the best round."""
 MOST_PHRASES = 120
-"""Of the validation part that a look asks."""
+"""Of the validation part that a round asks."""
 KEPT_SCENES = 80
 MOST_LOST = 0.02
 """Of Acc@0.5 on drawn scenes, where they are rehearsed: above it, old weights are mixed in."""
@@ -47,8 +55,8 @@ _FIGURES = ("rec.acc@0.5", "rec.mean_iou", "res.miou", "res.acc@0.5")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What the averaged weights of a step give."""
+class ValidationRound:
+    """What the averaged weights of a step achieve."""
 
     step: int
     figures: dict[str, float]
@@ -58,7 +66,7 @@ class Look:
 
     @property
     def goodness(self) -> float:
-        """The mean of accuracy and mean IoUs, so that a small part still tells steps apart."""
+        """The mean of accuracy and mean IoUs, which differs between steps even where the part is small."""
         known = dict(self.figures)
         if "rec.acc@0.5" in known:
             known.pop("res.acc@0.5", None)
@@ -66,8 +74,8 @@ class Look:
 
 
 @dataclass
-class Looks:
-    """All looks of a run and the files that they leave."""
+class Validation:
+    """All validation rounds of a run and the files that they leave."""
 
     folder: Path
     samples: Sequence[Sample]
@@ -75,26 +83,26 @@ class Looks:
     measure: Measure
     start: Checkpoint
     patience: int
-    done: list[Look] = field(default_factory=list)
+    rounds: list[ValidationRound] = field(default_factory=list)
 
     def read(self, step: int) -> None:
-        """Take up the looks of a run that goes on from ``step``; later ones are made again."""
-        path = self.folder / LOOKS
+        """Read the rounds of a run that is resumed at ``step``; later ones are repeated."""
+        path = self.folder / ROUNDS
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.done = [one for one in (Look(**json.loads(line)) for line in lines) if one.step <= step]
+        self.rounds = [one for one in (ValidationRound(**json.loads(line)) for line in lines) if one.step <= step]
 
-    def look(self, step: int, averaged: GroundingModel, recipe: Recipe) -> None:
+    def validate(self, step: int, averaged: GroundingModel, recipe: Recipe) -> None:
         """Measure a model, in eval mode, and keep it where it is the best so far."""
-        if any(one.step == step for one in self.done):
+        if any(one.step == step for one in self.rounds):
             return
-        look = self._measured(step, averaged)
-        if not self.done or look.goodness > self.best.goodness:
+        latest = self._measured(step, averaged)
+        if not self.rounds or latest.goodness > self.best.goodness:
             self._save(averaged, recipe, self.folder / BEST)
-        self.done.append(look)
-        write_text(self.folder / LOOKS, "".join(json.dumps(asdict(one)) + "\n" for one in self.done))
-        tell(told(look))
+        self.rounds.append(latest)
+        write_text(self.folder / ROUNDS, "".join(json.dumps(asdict(one)) + "\n" for one in self.rounds))
+        tell(summary(latest))
 
-    def _measured(self, step: int, model: GroundingModel) -> Look:
+    def _measured(self, step: int, model: GroundingModel) -> ValidationRound:
         grounder = Grounder(replace(self.start, model=copy.deepcopy(model).cpu()))
         tally = self.measure(grounder, self.samples)
         figures = {name: value for name in _FIGURES if (value := tally.value(name)) is not None}
@@ -102,19 +110,19 @@ class Looks:
         if self.kept_samples:
             own = self.measure(grounder, self.kept_samples)
             kept = next((v for n in ("rec.acc@0.5", "res.acc@0.5") if (v := own.value(n)) is not None), None)
-        return Look(step=step, figures=figures, kept=kept)
+        return ValidationRound(step=step, figures=figures, kept=kept)
 
     @property
-    def best(self) -> Look:
+    def best(self) -> ValidationRound:
         """The first of the best ones."""
-        return max(self.done, key=lambda look: look.goodness)
+        return max(self.rounds, key=lambda one: one.goodness)
 
     def is_done(self) -> bool:
-        """Whether the last ``patience`` looks gave nothing better."""
-        return len(self.done) - 1 - self.done.index(self.best) >= self.patience
+        """Whether the last ``patience`` rounds brought nothing better."""
+        return len(self.rounds) - 1 - self.rounds.index(self.best) >= self.patience
 
-    def finish(self, recipe: Recipe) -> Look:
-        """Make the best look's weights the run's checkpoint, mixed with the old ones where too much was lost."""
+    def finish(self, recipe: Recipe) -> ValidationRound:
+        """Make the best round's weights the run's checkpoint, mixed with the old ones where too much was lost."""
         model, final = load_checkpoint(self.folder / BEST).model, self.best
         new = model
         for share in OLD_SHARES:
@@ -125,9 +133,9 @@ class Looks:
         self._save(model, recipe, self.folder / "checkpoint")
         return final
 
-    def _lost_too_much(self, look: Look) -> bool:
-        before = self.done[0].kept
-        return before is not None and look.kept is not None and look.kept < before - MOST_LOST
+    def _lost_too_much(self, one: ValidationRound) -> bool:
+        before = self.rounds[0].kept
+        return before is not None and one.kept is not None and one.kept < before - MOST_LOST
 
     def _save(self, model: GroundingModel, recipe: Recipe, folder: Path) -> None:
         save_checkpoint(
@@ -140,11 +148,11 @@ class Looks:
         )
 
 
-def told(look: Look) -> str:
-    """A look in one line."""
-    figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in look.figures.items())
-    kept = "" if look.kept is None else f"; drawn scenes {100 * look.kept:.1f}"
-    return f"step {look.step}, validation: {figures}{kept}"
+def summary(one: ValidationRound) -> str:
+    """A round in one line."""
+    figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in one.figures.items())
+    kept = "" if one.kept is None else f"; drawn scenes {100 * one.kept:.1f}"
+    return f"step {one.step}, validation: {figures}{kept}"
 
 
 def mixed(old: GroundingModel, new: GroundingModel, share: float) -> GroundingModel:
@@ -174,10 +182,10 @@ def finetune(
 
     Args:
         recipe: with ``start``, ``phrased`` and ``check_every``.
-        folder: gets what `deixis.train.trainer.run` writes, both parts of the data, and `LOOKS`.
+        folder: gets what `deixis.train.trainer.run` writes, both parts of the data, and `ROUNDS`.
         measure: the evaluator.
-        named: fields that stay as they are; canvas and name of the model follow the data and the checkpoint else.
-        resume: go on from state.pt in ``folder``.
+        named: fields that stay as they are. Canvas and name of the model else follow the data and the checkpoint.
+        resume: continue from state.pt in ``folder``.
         minutes: stop after so long, with the best state so far; the run can be resumed.
         tensorboard: write events into ``folder``/tensorboard too.
 
@@ -207,19 +215,19 @@ def finetune(
             write_text(folder / "recipe.json", recipe.to_json())
             for line in notes(recipe, trainer.criterion, autocast=trainer.autocast):
                 tell(line)
-        looks = _looks(recipe, folder, measure, start)
-        looks.read(trainer.step)
+        validation = _validation(recipe, folder, measure, start)
+        validation.read(trainer.step)
         with Watch(folder, trainer.step, active=group.is_first, tensorboard=tensorboard) as watch:
             if group.is_first:
-                looks.look(0, start.model, recipe)
-            loop(trainer, source, watch, minutes, looks)
+                validation.validate(0, start.model, recipe)
+            loop(trainer, source, watch, minutes, validation)
         if group.is_first:
-            looks.finish(trainer.recipe)
+            validation.finish(trainer.recipe)
     return folder / "checkpoint"
 
 
 def _settle(recipe: Recipe, folder: Path, start: Checkpoint, named: frozenset[str], group: Group) -> Recipe:
-    """The recipe as the checkpoint and the data's pictures want it, and the two parts written by the first process."""
+    """The recipe with what follows from the checkpoint and the images; the first process writes the two parts."""
     if group.is_first:
         folder.mkdir(parents=True, exist_ok=True)
         for sentence in write_parts(recipe, folder):
@@ -244,7 +252,7 @@ def _settled_before(recipe: Recipe, folder: Path) -> Recipe | None:
     return settled if settled.replaced(**asked).to_json() == recipe.to_json() else None
 
 
-def _looks(recipe: Recipe, folder: Path, measure: Measure, start: Checkpoint) -> Looks:
+def _validation(recipe: Recipe, folder: Path, measure: Measure, start: Checkpoint) -> Validation:
     chosen: list[Sample] = []
     for sample in open_dataset(folder / VALIDATION):
         if len(chosen) >= MOST_PHRASES and sample.image_id != chosen[-1].image_id:
@@ -253,4 +261,110 @@ def _looks(recipe: Recipe, folder: Path, measure: Measure, start: Checkpoint) ->
     kept: Sequence[Sample] = ()
     if recipe.data.rehearsal:
         kept = open_scenes(recipe.data.flavour or "scenes", "train", KEPT_SCENES, seed=_KEPT_SEED)
-    return Looks(folder, chosen, kept, measure, start, recipe.run.patience)
+    return Validation(folder, chosen, kept, measure, start, recipe.run.patience)
+
+
+def write_parts(recipe: Recipe, folder: Path) -> list[str]:
+    """Write `TRAIN` and `VALIDATION` into a folder that is there.
+
+    Where ``validation`` is empty, lines of the split ``val`` are the validation part; where there are none, one
+    image in five, drawn by the recipe's seed, with all of its phrases.
+
+    Returns:
+        A sentence on what was left out, and one on images that are in both parts.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: there is nothing to train on or to validate with.
+    """
+    samples, notes = _open_part(recipe.data.phrased, recipe, "train")
+    if recipe.run.validation:
+        held, more = _open_part(recipe.run.validation, recipe, None)
+        notes = [*notes, *more]
+    else:
+        held = [one for one in samples if one.split == "val"]
+    train = [one for one in samples if one.split in ("", "train")]
+    if others := len(samples) - len(train) - (0 if recipe.run.validation else len(held)):
+        notes.append(f"{others} lines of {recipe.data.phrased!r} are of other splits than 'train' and left out")
+    if not held and not recipe.run.validation:
+        train, held = split_by_image(train, recipe.run.seed, recipe.data.phrased)
+    for part, name in ((train, recipe.data.phrased), (held, recipe.run.validation or recipe.data.phrased)):
+        _check_boxes(part, name)
+    if both := {image_key(one) for one in train} & {image_key(one) for one in held}:
+        notes.append(
+            f"{len(both)} images of {recipe.run.validation or recipe.data.phrased!r} are trained on too, so its "
+            "figures are too good"
+        )
+    write_jsonl(folder / TRAIN, [replace(one, split="train") for one in train])
+    write_jsonl(folder / VALIDATION, [replace(one, split="val") for one in held])
+    return notes
+
+
+def _open_part(spec: str, recipe: Recipe, default: str | None) -> tuple[list[Sample], list[str]]:
+    """Samples and what is wrong with others; they keep their split only where a JSONL file was opened as a whole."""
+    name, split = parse_dataset_spec(spec)
+    is_whole = split is None and Path(name).suffix.lower() == ".jsonl"
+    samples = open_dataset(name, split=None if is_whole else split or default, root=recipe.data.root or None)
+    problems: list[str] = list(samples.problems)
+    ours = list(samples) if is_whole else [replace(one, split="") for one in samples]
+    if not ours:
+        raise ValueError(f"expected phrases to learn from in {spec!r}, got none; add lines")
+    return ours, problems
+
+
+def _check_boxes(part: Sequence[Sample], name: str) -> None:
+    if not part:
+        raise ValueError(f"expected phrases of the split 'train', or of none, in {name!r}, got others; name FILE:SPLIT")
+    if all(one.box_xyxy_px is None for one in part):
+        raise ValueError(
+            f"expected phrases with a box in {name!r}, got {len(part)} without one; add the boxes that they mean"
+        )
+
+
+def image_key(sample: Sample) -> str:
+    """Equal for two samples of one image: its file."""
+    return os.path.abspath(sample.image) if isinstance(sample.image, Path) else sample.image_id
+
+
+def split_by_image(samples: Sequence[Sample], seed: int, name: str) -> tuple[list[Sample], list[Sample]]:
+    """Samples to train on and to validate with, in the order that the seed gives to the images.
+
+    Only what has a box counts as an image to choose from: a part of phrases without any could not be measured.
+
+    Raises:
+        ValueError: there is only one image.
+    """
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(image_key(sample), []).append(sample)
+    keys = sorted(key for key, group in groups.items() if any(one.box_xyxy_px is not None for one in group))
+    if len(keys) < 2:
+        _check_boxes(samples, name)
+        raise ValueError(
+            f"expected two or more images with boxes in {name!r}, so that one is kept for validation, got {len(keys)}; "
+            "add images, or name a file with --val"
+        )
+    order = [keys[index] for index in np.random.default_rng(seed).permutation(len(keys))]
+    held = set(order[: max(1, round(_VALIDATION_SHARE * len(order)))])
+    others = [key for key in groups if key not in held]
+    return (
+        [sample for key in others for sample in groups[key]],
+        [sample for key in order if key in held for sample in groups[key]],
+    )
+
+
+def canvas_for(samples: Sequence[Sample], largest: int) -> int:
+    """The side of the canvas that a model with an adaptive one would take for the image of median size.
+
+    Raises:
+        ValueError: none of the first images can be read.
+    """
+    sides, problem = [], ""
+    for path in list(dict.fromkeys(one.image for one in samples if isinstance(one.image, Path)))[:_MEASURED_IMAGES]:
+        try:
+            sides.append(canvas_side(image_hw(path), largest))
+        except (OSError, ValueError) as error:
+            problem = str(error)
+    if not sides:
+        raise ValueError(f"expected images that can be read, got none of the first ({problem}); check their paths")
+    return sorted(sides)[len(sides) // 2]

@@ -16,7 +16,7 @@ from deixis.evaluate.report.gallery import choose_cases, show_cases
 from deixis.grounder import Grounder
 from deixis.structures import Sample
 from deixis.text_tables import aligned_table
-from deixis.train.own_data import VALIDATION
+from deixis.train.finetune import VALIDATION
 
 SHOWN_WORST = 5
 _FIGURES = {"rec.acc@0.5": "box Acc@0.5", "rec.mean_iou": "box mean IoU", "res.miou": "mask mIoU"}

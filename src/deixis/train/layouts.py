@@ -1,7 +1,7 @@
-"""Expressions of people whose photos are not at hand: where the things stand teaches what words of place mean.
+"""Expressions of people without their photos: where the boxes lie teaches what words of place mean.
 
-Of a picture only the boxes are known that people spoke of, and of some of these their kind, by the nouns of all that
-is said of them. Everything else about them is left blank, as zeros.
+Of an image only the boxes are known that people described, and of some of these their category, by the nouns of all
+expressions that mean them. Everything else about them is left blank, as zeros.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from deixis.language.directions import mirror_phrase
 from deixis.language.invariance import can_mirror
 from deixis.language.synonyms import CATEGORY_WORDS, categories_meant_by
 
-if TYPE_CHECKING:
-    from deixis.train.pool import Told
-
 COCO_CATEGORIES = tuple(CATEGORY_WORDS)
 _UNLIKELY, _LIKELY = -5.0, 0.5
 """Logits of a detector for a category that is not there, and for one that is."""
@@ -32,8 +29,19 @@ _DISTRACTORS = 6
 
 
 @dataclass(frozen=True)
+class Described:
+    """An image by its phrases and boxes alone; boxes are xyxy as fractions of the canvas."""
+
+    phrases: list[str]
+    boxes: list[list[float]]  # one a phrase
+    present: list[bool]  # one a phrase
+    boxed_boxes: list[list[float]]
+    boxed_labels: list[list[int]]
+
+
+@dataclass(frozen=True)
 class Spoken:
-    """One thing of a picture: its box xyxy as fractions of the picture, what is said of it, and its kind or ""."""
+    """An instance: its box xyxy as fractions of the image, the phrases that mean it, and its category or ""."""
 
     box: tuple[float, float, float, float]
     phrases: tuple[str, ...]
@@ -42,17 +50,17 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Layout:
-    """A picture of which only things that were spoken of are known."""
+    """An image of which only the instances that were described are known."""
 
     hw: tuple[float, float]
-    things: tuple[Spoken, ...]
+    instances: tuple[Spoken, ...]
 
 
 @dataclass(frozen=True)
 class Drawn:
     """Boxes of a batch of layouts, with kinds where known."""
 
-    boxes: list[NDArray[np.float32]]  # [n, 4] xyxy as fractions of the canvas, one array a picture
+    boxes: list[NDArray[np.float32]]  # [n, 4] xyxy as fractions of the canvas, one array an image
     kinds: list[list[int]]  # number of the category; -1: not known
     content: NDArray[np.float32]  # [B, 4]
 
@@ -90,16 +98,16 @@ class Layouts:
 
     @classmethod
     def read(cls, paths: str) -> Layouts:
-        """CSV files, a comma between two, of training pictures with two things and more.
+        """CSV files, a comma between two, of training images with two instances or more.
 
         Columns: one that ends in ``image_id``, ``width``, ``height``, ``box_x``, ``box_y``, ``box_w``, ``box_h`` in
-        pixels, and ``expression``. A line that cannot be read is left out and told.
+        pixels, and ``expression``. A line that cannot be read is left out; ``problems`` says why.
 
         Raises:
             OSError: a file cannot be opened.
-            ValueError: there is no such picture.
+            ValueError: there is no such image.
         """
-        pictures: dict[str, dict[tuple[float, ...], list[str]]] = {}
+        images: dict[str, dict[tuple[float, ...], list[str]]] = {}
         sizes: dict[str, tuple[float, float]] = {}
         problems: list[str] = []
         for path in paths.split(","):
@@ -113,36 +121,36 @@ class Layouts:
                         continue
                     if is_training:
                         sizes[key] = hw
-                        pictures.setdefault(key, {}).setdefault(box, []).append(line["expression"].strip())
-        made = [Layout(sizes[key], tuple(_spoken(*one) for one in found.items())) for key, found in pictures.items()]
-        several = [one for one in made if len(one.things) > 1]
+                        images.setdefault(key, {}).setdefault(box, []).append(line["expression"].strip())
+        made = [Layout(sizes[key], tuple(_spoken(*one) for one in found.items())) for key, found in images.items()]
+        several = [one for one in made if len(one.instances) > 1]
         if not several:
             raise ValueError(
-                f"expected training pictures with two things and more in {paths!r}, got none; use other layouts"
+                f"expected training images with two instances or more in {paths!r}, got none; use other layouts"
             )
         return cls(several, problems)
 
-    def draw(self, rng: np.random.Generator, images: int, phrases: int) -> tuple[list[Told], Drawn]:
-        """Some of them, half of them mirrored, with things of other pictures as distractors."""
-        from deixis.train.pool import Told
-
-        told, boxes, kinds, contents = [], [], [], []
+    def draw(self, rng: np.random.Generator, images: int, phrases: int) -> tuple[list[Described], Drawn]:
+        """Some of them, half of them mirrored, with instances of other images as distractors."""
+        described, boxes, kinds, contents = [], [], [], []
         for one in rng.choice(len(self.layouts), size=images):
             layout = self.layouts[int(one)]
             content = content_of(layout.hw)
             mirrored = rng.random() < 0.5
-            things = [*layout.things, *self._distractors(layout, rng)]
-            at = np.array([thing.box for thing in things], np.float32)
+            instances = [*layout.instances, *self._distractors(layout, rng)]
+            at = np.array([instance.box for instance in instances], np.float32)
             at = at[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [1, 0, 1, 0] if mirrored else at
             placed = _onto(_shaken(at, rng), content)
             own = _onto(at, content)
-            said = [(text, row) for row, thing in enumerate(layout.things) for text in thing.phrases]
+            said = [(text, row) for row, instance in enumerate(layout.instances) for text in instance.phrases]
             if mirrored:
                 said = [(mirror_phrase(text), row) for text, row in said if can_mirror(text)]
             said = [said[pick] for pick in rng.permutation(len(said))[:phrases]]
-            known = [(row, word_labels(thing.category, ())) for row, thing in enumerate(things) if thing.category]
-            told.append(
-                Told(
+            known = [
+                (row, word_labels(instance.category, ())) for row, instance in enumerate(instances) if instance.category
+            ]
+            described.append(
+                Described(
                     phrases=[text for text, _ in said],
                     boxes=[own[row].tolist() for _, row in said],
                     present=[True] * len(said),
@@ -151,23 +159,23 @@ class Layouts:
                 )
             )
             boxes.append(placed.astype(np.float32))
-            kinds.append([COCO_CATEGORIES.index(t.category) if t.category else -1 for t in things])
+            kinds.append([COCO_CATEGORIES.index(t.category) if t.category else -1 for t in instances])
             contents.append(content)
-        return told, Drawn(boxes, kinds, np.array(contents, np.float32))
+        return described, Drawn(boxes, kinds, np.array(contents, np.float32))
 
     def _distractors(self, layout: Layout, rng: np.random.Generator) -> list[Spoken]:
-        """Things of other pictures whose kind none of these is; none where a kind is not known."""
-        present = {thing.category for thing in layout.things}
+        """Instances of other images of categories that are not in this one; none where a category is not known."""
+        present = {instance.category for instance in layout.instances}
         if "" in present:
             return []
         chosen = rng.integers(len(self.layouts), size=int(rng.integers(_DISTRACTORS)))
         others = [self.layouts[int(one)] for one in chosen]
-        things = [other.things[int(rng.integers(len(other.things)))] for other in others]
-        return [thing for thing in things if thing.category and thing.category not in present]
+        instances = [other.instances[int(rng.integers(len(other.instances)))] for other in others]
+        return [instance for instance in instances if instance.category and instance.category not in present]
 
 
 def content_of(hw: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Where a picture lies on a square canvas, centred: xyxy as fractions of it."""
+    """Where an image lies on a square canvas, centred: xyxy as fractions of it."""
     height, width = (side / max(hw) for side in hw)
     return (1 - width) / 2, (1 - height) / 2, (1 + width) / 2, (1 + height) / 2
 
@@ -183,7 +191,7 @@ def _line(line: dict[str, str]) -> tuple[str, tuple[float, float], tuple[float, 
 
 
 def _spoken(box: tuple[float, ...], phrases: list[str]) -> Spoken:
-    """The kind is the one that most of the phrases name; none where two are named equally often."""
+    """The category is the one that most of the phrases name; none where two are named equally often."""
     votes: Counter[str] = Counter()
     for phrase in phrases:
         for word in phrase.lower().split():

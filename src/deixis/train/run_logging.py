@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deixis.data.loading import TrainingBatch
 from deixis.drawing import Mark, draw_marks, draw_sheet
 from deixis.files import atomic_write, write_text
 from deixis.language.tokenizers import PhraseTokenizer
 from deixis.models.base import GroundingModel
 from deixis.models.criterion import bring, device_of, pixels_of
-from deixis.structures import BoxXyxy
+from deixis.structures import BoxXyxy, TrainingBatch
 from deixis.train.curves import LOG, draw_curves, read_log
 from deixis.train.state import naming
 

@@ -18,11 +18,10 @@ from deixis import grounder
 from deixis.config import ModelConfig, is_own_encoder, preset
 from deixis.data import open_dataset, parse_dataset_spec
 from deixis.data.augment.pipelines import PIPELINES
-from deixis.data.captions.written import PhotoRecord, PhotoRecords, load_views
+from deixis.data.batches import BatchSource, CanvasRules, Epochs, Mixture, Rehearsed
 from deixis.data.dataset import Samples, as_dataset
-from deixis.data.epochs import Epochs
-from deixis.data.loading import CanvasRules, Mixture, PhotoSource, SceneSource, Source
-from deixis.data.rehearsed import Rehearsed
+from deixis.data.image_sources import ImageSource, PhotoSource, SceneSource
+from deixis.data.photos import Photo, Photos
 from deixis.data.scenes import Scenes, draw_scene
 from deixis.hub import find_checkpoint, load_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordPieceTokenizer, WordTokenizer
@@ -202,7 +201,7 @@ def canvas_rules(model: GroundingModel, recipe: Recipe) -> CanvasRules:
     return CanvasRules(model.mask_stride, recipe.data.mask_target, model.fill, model.resize)
 
 
-def in_steps(recipe: Recipe, source: Mixture | Epochs) -> Recipe:
+def in_steps(recipe: Recipe, source: BatchSource) -> Recipe:
     """The recipe with its epochs and their milestones counted in steps."""
     options = recipe.optimiser
     if not options.epochs or not isinstance(source, Epochs):
@@ -212,7 +211,7 @@ def in_steps(recipe: Recipe, source: Mixture | Epochs) -> Recipe:
     return recipe.replaced(epochs=0, steps=options.epochs * num, milestones=milestones)
 
 
-def start_data(recipe: Recipe) -> Mixture | Epochs:
+def start_data(recipe: Recipe) -> BatchSource:
     """The training data; of COCO instances, photos of the held-out and validation parts are never read."""
     options = recipe.data
     if not options.phrased:
@@ -227,10 +226,11 @@ def start_data(recipe: Recipe) -> Mixture | Epochs:
     if not options.rehearsal:
         return own
     if options.instances or options.partial_instances or options.pseudo_instances:
-        mixture = _start_mixture(options)
-        return Rehearsed(mixture.sources, mixture.shares, own=own, share=options.rehearsal)
-    side = max(options.image_sizes)
-    return Rehearsed(*_drawn_scenes(options, 1.0, largest=side, side=side), own=own, share=options.rehearsal)
+        beside = _start_mixture(options)
+    else:
+        side = max(options.image_sizes)
+        beside = Mixture(*_drawn_scenes(options, 1.0, largest=side, side=side))
+    return Rehearsed(own=own, beside=beside, share=options.rehearsal)
 
 
 def _groups(samples: Sequence[Sample], one_per: str) -> Sequence[Sequence[int]]:
@@ -262,12 +262,12 @@ def _open_phrased(options: DataOptions) -> Sequence[Sample]:
 
 
 def _start_mixture(options: DataOptions) -> Mixture:
-    sources: list[Source] = []
+    sources: list[ImageSource] = []
     shares: list[float] = []
     full = _training_photos(options.instances, options.instances_share)
     partial = _training_photos(options.partial_instances, options.partial_share)
     pseudo = _training_photos(options.pseudo_instances, options.pseudo_share, min_score=MIN_PSEUDO_SCORE)
-    masked = [r for r in partial if any(instance.mask is not None for instance in r.instances)]
+    masked = [photo for photo in partial if any(one.mask is not None for one in photo.instances)]
     common = {"min_area": options.min_area, "largest": _largest_canvas(options, PhotoSource.largest)}
     pasting = {"paste_share": options.paste_share, **common}
     if full:
@@ -277,11 +277,11 @@ def _start_mixture(options: DataOptions) -> Mixture:
         sources.append(PhotoSource(partial, fully_annotated=False, donors=masked, **pasting))
         shares.append(options.partial_share)
     if pseudo:
-        unmasked = PhotoRecords(map(_without_masks, pseudo), pseudo.problems)
+        unmasked = Photos(map(_without_masks, pseudo), pseudo.problems)
         sources.append(PhotoSource(unmasked, fully_annotated=False, counts_known=False, **common))
         shares.append(options.pseudo_share)
     if options.scenes_share:
-        upon = [record.path for record in full + partial]
+        upon = [photo.path for photo in full + partial]
         largest = _largest_canvas(options, SceneSource.largest)
         drawn, parts = _drawn_scenes(options, options.scenes_share, upon, largest=largest)
         sources += drawn
@@ -297,25 +297,27 @@ def _largest_canvas(options: DataOptions, usual: int) -> int:
 
 def _drawn_scenes(
     options: DataOptions, share: float, backgrounds: Sequence[Path] = (), *, largest: int, side: int = SceneSource.side
-) -> tuple[list[Source], list[float]]:
+) -> tuple[list[ImageSource], list[float]]:
     """Sources of the flavours asked for and their shares, which add up to ``share``."""
     parts = {options.flavour: 1.0} if options.flavour else SCENE_FLAVOURS
-    sources: list[Source] = [SceneSource(one, backgrounds=backgrounds, largest=largest, side=side) for one in parts]
+    sources: list[ImageSource] = [
+        SceneSource(one, backgrounds=backgrounds, largest=largest, side=side) for one in parts
+    ]
     return sources, [share * part for part in parts.values()]
 
 
-def _training_photos(paths: str, share: float, *, min_score: float = 0.0) -> PhotoRecords:
+def _training_photos(paths: str, share: float, *, min_score: float = 0.0) -> Photos:
     """The training photos of all files that are named, with a comma between two."""
     if not share:
-        return PhotoRecords()
+        return Photos()
     files = [path.strip() for path in paths.split(",") if path.strip()]
     if not files:
         raise ValueError(
             f"expected a COCO instances file for a share of {share!r}, got {paths!r}; name one or set the share to 0"
         )
-    read = [load_views(path, "train", keep_pixels=True, min_score=min_score) for path in files]
-    return PhotoRecords((r for one in read for r in one), (problem for one in read for problem in one.problems))
+    read = [Photos.read(path, "train", keep_pixels=True, min_score=min_score) for path in files]
+    return Photos((photo for one in read for photo in one), (problem for one in read for problem in one.problems))
 
 
-def _without_masks(record: PhotoRecord) -> PhotoRecord:
-    return replace(record, instances=tuple(replace(one, mask=None) for one in record.instances))
+def _without_masks(photo: Photo) -> Photo:
+    return replace(photo, instances=tuple(replace(one, mask=None) for one in photo.instances))

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deixis.data.attributes import WORD_GROUPS
-from deixis.data.epochs import Epochs
-from deixis.data.loading import CanvasRules, Mixture
+from deixis.data.batches import BatchSource, CanvasRules, Epochs
 from deixis.files import write_text
 from deixis.hub import save_checkpoint
 from deixis.language.tokenizers import PhraseTokenizer, WordTokenizer
@@ -172,7 +171,7 @@ class Trainer:
         self.average = {name: value.to(self.group.device) for name, value in state["average"].items()}
 
 
-def pool_of(trainer: Trainer, source: Mixture | Epochs, folder: Path) -> Pool:
+def pool_of(trainer: Trainer, source: BatchSource, folder: Path) -> Pool:
     """The pool of a run, which its first process fills.
 
     Raises:
@@ -201,7 +200,7 @@ def notes(recipe: Recipe, criterion: Criterion, *, autocast: bool) -> list[str]:
     return [one for one in lines if one]
 
 
-def left_out(source: Mixture | Epochs) -> list[str]:
+def left_out(source: BatchSource) -> list[str]:
     """The first few sentences on records that the data was opened without, and how many more there are."""
     shown, more = source.problems[:_SHOWN_PROBLEMS], source.problems[_SHOWN_PROBLEMS:]
     return [*(f"left out: {one}" for one in shown), *([f"left out: {len(more)} more"] if more else [])]
@@ -315,10 +314,10 @@ def tell(line: str) -> None:
 
 
 class Judge(Protocol):
-    """Looks at the averaged weights of some steps, and tells when a run is done before its last step."""
+    """Validates the averaged weights of some steps, and says when a run is done before its last step."""
 
-    def look(self, step: int, averaged: GroundingModel, recipe: Recipe) -> None:
-        """Take note of a model in eval mode; once for each step."""
+    def validate(self, step: int, averaged: GroundingModel, recipe: Recipe) -> None:
+        """Measure a model, in eval mode; once for each step."""
         ...
 
     def is_done(self) -> bool:
@@ -328,7 +327,7 @@ class Judge(Protocol):
 
 def loop(
     trainer: Trainer,
-    source: Mixture | Epochs,
+    source: BatchSource,
     watch: Watch,
     minutes: float | None,
     judge: Judge | None = None,
@@ -336,7 +335,7 @@ def loop(
 ) -> None:
     """All steps that are left, on the pool where there is one.
 
-    The judge looks in the first process alone, every ``check_every`` steps.
+    The judge validates in the first process alone, every ``check_every`` steps.
     """
     recipe, group = trainer.recipe, trainer.group
     rules, steps = canvas_rules(trainer.model, recipe), recipe.optimiser.steps
@@ -376,13 +375,13 @@ def step_note(trainer: Trainer, losses: dict[str, float]) -> str:
     return f"loss {losses['loss']:.4g}, rate {rate:.2g}"
 
 
-def _save(trainer: Trainer, source: Mixture | Epochs, watch: Watch, rules: CanvasRules, judge: Judge | None) -> None:
+def _save(trainer: Trainer, source: BatchSource, watch: Watch, rules: CanvasRules, judge: Judge | None) -> None:
     if not watch.active:
         return
     recipe, averaged = trainer.recipe, trainer.averaged_model()
     watch.sync()
     if judge is not None:
-        judge.look(trainer.step, averaged, recipe)
+        judge.validate(trainer.step, averaged, recipe)
     trainer.save(watch.folder, averaged)
     shown = Steps(source, recipe.replaced(images=min(recipe.data.images, SHOWN_PICTURES)), rules)[0]
     watch.draw(averaged, trainer.tokenizer, shown)

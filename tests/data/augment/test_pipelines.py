@@ -1,17 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.data.augment import AffineRange, View
-from deixis.data.augment.cropping import CropRange
-from deixis.data.augment.pipelines import PIPELINES, Pipeline
-from deixis.data.augment.resizing import ScaleRange
-from deixis.data.captions.writing import VisibleInstance
+from deixis.data.augment.pipelines import PHOTOS, PIPELINES, CropRange, Pipeline, ScaleRange
+from deixis.data.augment.warping import AffineRange
 from deixis.geometry.images import letterbox
 from deixis.geometry.masks import box_from_mask
 from deixis.language.directions import mirror_phrase
 from deixis.language.invariance import can_mirror
+from deixis.structures import AnnotatedImage, Expression, VisibleInstance
 
 property_test = settings(max_examples=25, deadline=None)
 MIRROR = Pipeline(mirror=1.0)
@@ -28,7 +28,22 @@ def _thing(x1, y1, x2, y2, hw=(100, 160), with_mask=True, category="dog"):
 
 
 def _view(*things, hw=(100, 160), seed=0):
-    return View(np.random.default_rng(seed).integers(0, 256, (*hw, 3), dtype=np.uint8), things)
+    """The first of the things is the one that is meant."""
+    return AnnotatedImage(np.random.default_rng(seed).integers(0, 256, (*hw, 3), dtype=np.uint8), things)
+
+
+def _said(view, *phrases):
+    """An expression for each phrase, which means the first instance, if there is one."""
+    meant = view.instances[0] if view.instances else VisibleInstance("dog", None)
+    return replace(view, expressions=tuple(Expression(p, meant.box_xyxy_px, meant.mask, "dog") for p in phrases))
+
+
+def _phrases(image):
+    return [one.phrase for one in image.expressions]
+
+
+def _on_canvas(pipeline, view, phrases, seed, size, **options):
+    return pipeline.on_canvas(_said(view, *phrases), np.random.default_rng(seed), size, **options)
 
 
 DOG = _thing(30, 20, 60, 70)
@@ -47,9 +62,9 @@ def views(draw):
 
 
 def _assert_same(view, other):
-    np.testing.assert_array_equal(other.image, view.image)
-    assert len(other.instances) == len(view.instances)
-    for before, after in zip(view.instances, other.instances, strict=True):
+    np.testing.assert_array_equal(other.pixels, view.pixels)
+    assert len(other.expressions) == len(view.expressions)
+    for before, after in zip(view.expressions, other.expressions, strict=True):
         assert after.box_xyxy_px == pytest.approx(before.box_xyxy_px)
         if before.mask is None:
             assert after.mask is None
@@ -63,38 +78,39 @@ def _assert_same(view, other):
 @property_test
 @given(views(), PHRASES)
 def test_mirror_when_done_twice_then_image_boxes_masks_and_words_are_as_before(view, phrase):
-    rng = np.random.default_rng(0)
-    once, told = MIRROR(view, phrase, rng)
-    assert told == (mirror_phrase(phrase) if can_mirror(phrase) else phrase)
-    twice, again = MIRROR(once, told, rng)
+    view, rng = _said(view, phrase), np.random.default_rng(0)
+    once = MIRROR(view, rng)
+    assert _phrases(once) == [mirror_phrase(phrase) if can_mirror(phrase) else phrase]
+    twice = MIRROR(once, rng)
     _assert_same(view, twice)
-    assert again == phrase
+    assert _phrases(twice) == [phrase]
 
 
 def test_mirror_when_words_can_be_swapped_then_the_thing_changes_sides():
-    view, phrase = MIRROR(_view(DOG), "left dog", np.random.default_rng(0))
-    assert phrase == "right dog"
-    assert view.instances[0].box_xyxy_px == (100, 20, 130, 70)
-    np.testing.assert_array_equal(view.image, _view(DOG).image[:, ::-1])
+    image = MIRROR(_said(_view(DOG), "left dog"), np.random.default_rng(0))
+    assert _phrases(image) == ["right dog"]
+    assert image.instances[0].box_xyxy_px == image.expressions[0].box_xyxy_px == (100, 20, 130, 70)
+    np.testing.assert_array_equal(image.pixels, _view(DOG).pixels[:, ::-1])
 
 
 @pytest.mark.parametrize("phrase", ["number 5 jersey", "dog by the clock", "man facing us"])
 def test_mirror_when_the_phrase_would_be_untrue_then_nothing_moves(phrase):
-    view = _view(DOG)
-    same, told = MIRROR(view, phrase, np.random.default_rng(0))
+    view = _said(_view(DOG), phrase)
+    same = MIRROR(view, np.random.default_rng(0))
     _assert_same(view, same)
-    assert told == phrase
+    assert _phrases(same) == [phrase]
 
 
 def test_mirror_when_one_of_several_phrases_would_be_untrue_then_none_is_swapped():
-    placed = MIRROR.on_canvas(_view(DOG), ["left dog", "dog by the clock"], np.random.default_rng(0), 160)
-    assert placed.phrases == ["left dog", "dog by the clock"]
-    assert placed.view.instances[0].box_xyxy_px[0] == 30
+    placed = _on_canvas(MIRROR, _view(DOG), ["left dog", "dog by the clock"], 0, 160)
+    assert _phrases(placed) == ["left dog", "dog by the clock"]
+    assert placed.expressions[0].box_xyxy_px[0] == 30
 
 
 def test_mirror_when_even_odds_then_half_of_the_seeds_mirror():
-    phrases = [Pipeline(mirror=0.5)(_view(), "left dog", np.random.default_rng(seed))[1] for seed in range(200)]
-    assert 70 < phrases.count("right dog") < 130
+    view = _said(_view(), "left dog")
+    phrases = [_phrases(Pipeline(mirror=0.5)(view, np.random.default_rng(seed))) for seed in range(200)]
+    assert 70 < phrases.count(["right dog"]) < 130
 
 
 # crop
@@ -103,8 +119,8 @@ def test_mirror_when_even_odds_then_half_of_the_seeds_mirror():
 @property_test
 @given(views(), st.integers(0, 1000))
 def test_crop_when_any_seed_then_what_is_meant_is_whole(view, seed):
-    cropped, _ = CROP(view, "red dog", np.random.default_rng(seed))
-    before, after = view.instances[0], cropped.instances[0]
+    cropped = CROP(_said(view, "red dog"), np.random.default_rng(seed))
+    before, after = view.instances[0], cropped.expressions[0]
     x1, y1, x2, y2 = after.box_xyxy_px
     assert x1 >= 0
     assert y1 >= 0
@@ -118,36 +134,40 @@ def test_crop_when_any_seed_then_what_is_meant_is_whole(view, seed):
         assert after.mask.sum() == before.mask.sum()
 
 
-def _sizes(phrase, *things, pipeline=CROP):
-    return {pipeline(_view(*things), phrase, np.random.default_rng(seed))[0].hw for seed in range(20)}
+def _contents(phrase, *things):
+    return {_on_canvas(CROP, _view(*things), [phrase], seed, 160).content_xyxy_px for seed in range(20)}
+
+
+WHOLE = (0, 30, 160, 130)
 
 
 @pytest.mark.parametrize("phrase", ["left dog", "top dog", "second dog", "dog next to the cat"])
 def test_crop_when_the_phrase_says_where_or_compares_with_what_is_unknown_then_never(phrase):
-    assert _sizes(phrase, DOG) == {(100, 160)}
+    assert _contents(phrase, DOG) == {WHOLE}
 
 
 def test_crop_when_the_phrase_says_how_it_looks_then_windows_of_many_sizes():
-    assert len(_sizes("red dog", DOG)) > 10
+    assert len(_contents("red dog", DOG)) > 10
 
 
 def test_crop_when_the_phrase_compares_then_all_known_things_stay_whole():
     near_cat = _thing(62, 30, 80, 60, category="cat")
     for seed in range(20):
-        view, _ = CROP(_view(DOG, near_cat), "dog next to the cat", np.random.default_rng(seed))
-        assert [(i.category, i.mask.sum()) for i in view.instances] == [("dog", 1500), ("cat", 540)]
-    assert len(_sizes("dog next to the cat", DOG, near_cat)) > 5
-    assert _sizes("dog next to the cat", DOG, FAR_CAT) == {(100, 160)}  # no window of 70 holds both
-    assert len(_sizes("red dog", DOG, FAR_CAT)) > 5  # nothing is said of the cat
+        placed = _on_canvas(CROP, _view(DOG, near_cat), ["dog next to the cat"], seed, 160)
+        assert [(i.category, i.is_crowd) for i in placed.instances] == [("dog", False), ("cat", False)]
+    assert len(_contents("dog next to the cat", DOG, near_cat)) > 5
+    assert _contents("dog next to the cat", DOG, FAR_CAT) == {WHOLE}  # no window of 70 holds both
+    assert len(_contents("red dog", DOG, FAR_CAT)) > 5  # nothing is said of the cat
 
 
 def test_crop_when_what_is_meant_lies_outside_the_image_then_nothing_is_cut():
-    assert _sizes("red dog", VisibleInstance(category="dog", box_xyxy_px=(200, 20, 220, 40))) == {(100, 160)}
+    assert _contents("red dog", VisibleInstance(category="dog", box_xyxy_px=(200, 20, 220, 40))) == {WHOLE}
 
 
 def test_crop_when_nothing_is_meant_then_any_window():
-    placed = CROP.on_canvas(_view(FAR_CAT), ["red dog"], np.random.default_rng(0), 64, meant=0)
-    assert placed.view.hw == (64, 64)
+    image = replace(_view(FAR_CAT), expressions=(Expression("red dog", None, None, "dog"),))
+    placed = CROP.on_canvas(image, np.random.default_rng(0), 64)
+    assert placed.hw == (64, 64)
     assert placed.content_xyxy_px != (0, 12, 64, 52)  # the window has another shape than the picture
 
 
@@ -158,23 +178,23 @@ def test_crop_when_nothing_is_meant_then_any_window():
 @given(st.integers(0, 1000))
 def test_affine_when_any_seed_then_most_of_what_is_meant_stays_on_the_frame(seed):
     box_only = _thing(2, 2, 20, 20, with_mask=False)
-    view, phrase = AFFINE(_view(box_only, FAR_CAT), "left dog", np.random.default_rng(seed))
-    x1, y1, x2, y2 = view.instances[0].box_xyxy_px
+    placed = _on_canvas(AFFINE, _view(box_only, FAR_CAT), ["left dog"], seed, 160)
+    x1, y1, x2, y2 = placed.expressions[0].box_xyxy_px
     assert (x2 - x1) * (y2 - y1) > 0.6 * 0.9**2 * 18 * 18 * 0.95
-    assert phrase == "left dog"
+    assert _phrases(placed) == ["left dog"]
 
 
 def test_affine_when_the_phrase_counts_then_all_known_things_stay_on_the_frame():
     for seed in range(30):
-        view, _ = AFFINE(_view(DOG, FAR_CAT), "second from left", np.random.default_rng(seed))
-        assert len(view.instances) == 2
-        assert not any(instance.is_crowd for instance in view.instances)
-    crowds = [AFFINE(_view(DOG, FAR_CAT), "red dog", np.random.default_rng(seed))[0].instances for seed in range(30)]
+        placed = _on_canvas(AFFINE, _view(DOG, FAR_CAT), ["second from left"], seed, 160)
+        assert len(placed.instances) == 2
+        assert not any(instance.is_crowd for instance in placed.instances)
+    crowds = [_on_canvas(AFFINE, _view(DOG, FAR_CAT), ["red dog"], seed, 160).instances for seed in range(30)]
     assert any(len(things) < 2 or things[1].is_crowd for things in crowds)
 
 
 def test_affine_when_the_phrase_counts_and_nobody_knows_what_then_nothing_moves():
-    _assert_same(_view(DOG), AFFINE(_view(DOG), "third dog", np.random.default_rng(0))[0])
+    assert _on_canvas(AFFINE, _view(DOG), ["third dog"], 0, 160).content_xyxy_px == WHOLE
 
 
 # canvas
@@ -184,30 +204,26 @@ def test_affine_when_the_phrase_counts_and_nobody_knows_what_then_nothing_moves(
 @pytest.mark.parametrize("resize", ["letterbox", "squash"])
 def test_on_canvas_when_nothing_is_to_be_done_then_as_the_letterbox(name, resize):
     view = _view(DOG)
-    canvas, frame = letterbox(view.image, 64, 9, resize)
-    placed = PIPELINES[name].on_canvas(view, ["a", "b"], np.random.default_rng(0), 64, resize=resize, fill=9)
-    np.testing.assert_array_equal(placed.view.image, canvas)
-    assert placed.view.instances[0].box_xyxy_px == pytest.approx(frame.box_to_canvas(DOG.box_xyxy_px))
+    canvas, frame = letterbox(view.pixels, 64, 9, resize)
+    placed = _on_canvas(PIPELINES[name], view, ["a", "b"], 0, 64, resize=resize, fill=9)
+    np.testing.assert_array_equal(placed.pixels, canvas)
+    assert placed.expressions[1].box_xyxy_px == pytest.approx(frame.box_to_canvas(DOG.box_xyxy_px))
     assert placed.content_xyxy_px == pytest.approx(frame.box_to_canvas((0, 0, 160, 100)))
-    assert placed.phrases == ["a", "b"]
+    assert _phrases(placed) == ["a", "b"]
 
 
 @property_test
 @given(views(), st.integers(0, 1000), st.sampled_from(sorted(PIPELINES)), st.sampled_from(["letterbox", "squash"]))
 def test_on_canvas_when_any_pipeline_then_all_agree_and_the_seed_decides(view, seed, name, resize):
-    def place():
-        rng = np.random.default_rng(seed)
-        return PIPELINES[name].on_canvas(view, ["dog"], rng, 64, resize=resize, meant=1)
-
-    placed = place()
-    _assert_same(placed.view, place().view)
-    assert placed.view.hw == (64, 64)
-    assert placed.view.image.flags.c_contiguous
+    placed, again = (_on_canvas(PIPELINES[name], view, ["dog"], seed, 64, resize=resize) for _ in range(2))
+    _assert_same(placed, again)
+    assert placed.hw == (64, 64)
+    assert placed.pixels.flags.c_contiguous
     left, top, right, bottom = placed.content_xyxy_px
     assert 0 <= left < right <= 64
     assert 0 <= top < bottom <= 64
-    assert placed.view.instances
-    for instance in placed.view.instances:
+    assert placed.instances
+    for instance in (*placed.instances, *placed.expressions):
         x1, y1, x2, y2 = instance.box_xyxy_px
         assert left - 1e-6 <= x1 < x2 <= right + 1e-6
         assert top - 1e-6 <= y1 < y2 <= bottom + 1e-6
@@ -217,8 +233,7 @@ def test_on_canvas_when_any_pipeline_then_all_agree_and_the_seed_decides(view, s
 
 def test_on_canvas_when_the_scale_varies_then_the_picture_is_whole_and_anywhere():
     contents = {
-        Pipeline(scale=ScaleRange()).on_canvas(_view(DOG), ["dog"], np.random.default_rng(s), 160).content_xyxy_px
-        for s in range(60)
+        _on_canvas(Pipeline(scale=ScaleRange()), _view(DOG), ["dog"], seed, 160).content_xyxy_px for seed in range(60)
     }
     widths = {right - left for left, _, right, _ in contents}
     assert widths == {112, 120, 128, 136, 144, 152, 160}
@@ -228,18 +243,18 @@ def test_on_canvas_when_the_scale_varies_then_the_picture_is_whole_and_anywhere(
 
 
 def test_on_canvas_when_smcim_then_every_step_of_the_paper_happens_to_some_seed():
-    flat = View(np.full((100, 160, 3), (160, 80, 80), np.uint8), (DOG,))
+    flat = AnnotatedImage(np.full((100, 160, 3), (160, 80, 80), np.uint8), (DOG,))
     seen = {"mirrored": 0, "turned": 0, "recoloured": 0, "blurred": 0}
     for seed in range(40):
-        placed = PIPELINES["smcim"].on_canvas(flat, ["left dog"], np.random.default_rng(seed), 160, fill=0)
-        seen["mirrored"] += placed.phrases == ["right dog"]
+        placed = _on_canvas(PIPELINES["smcim"], flat, ["left dog"], seed, 160, fill=0)
+        seen["mirrored"] += _phrases(placed) == ["right dog"]
         seen["turned"] += placed.content_xyxy_px != (0, 30, 160, 130)
-        seen["recoloured"] += placed.view.image[80, 80, 0] != 160
+        seen["recoloured"] += placed.pixels[80, 80, 0] != 160
     edge = np.zeros((100, 160, 3), np.uint8)
     edge[:, 80:] = 255
     for seed in range(40):
-        row = PIPELINES["smcim"].on_canvas(View(edge, ()), ["dog"], np.random.default_rng(seed), 160, meant=0)
-        steps = np.abs(np.diff(row.view.image[80, 40:120, 0].astype(int)))
+        row = _on_canvas(PIPELINES["smcim"], AnnotatedImage(edge), ["dog"], seed, 160)
+        steps = np.abs(np.diff(row.pixels[80, 40:120, 0].astype(int)))
         seen["blurred"] += steps.max() < 0.4 * steps.sum()
     assert seen["turned"] == 40
     assert 10 < seen["mirrored"] < 30
@@ -247,7 +262,19 @@ def test_on_canvas_when_smcim_then_every_step_of_the_paper_happens_to_some_seed(
     assert 5 < seen["blurred"] < 30
 
 
-def test_on_canvas_when_what_is_meant_lies_outside_the_image_then_it_keeps_its_place_in_the_list():
+def test_on_canvas_when_what_is_meant_lies_outside_the_image_then_it_stays():
     outside = VisibleInstance(category="dog", box_xyxy_px=(300, 20, 340, 60))
-    placed = PIPELINES["smcim"].on_canvas(_view(outside, FAR_CAT), ["dog"], np.random.default_rng(3), 64)
-    assert placed.view.instances[0].category == "dog"
+    placed = _on_canvas(PIPELINES["smcim"], _view(outside, FAR_CAT), ["dog"], 3, 64)
+    assert placed.instances[0].category == "dog"
+    assert placed.expressions[0].box_xyxy_px is not None
+
+
+@pytest.mark.parametrize("name", ["smcim", "transvg"])
+def test_call_when_the_pipeline_needs_a_canvas_then_refused(name):
+    with pytest.raises(ValueError, match="call on_canvas"):
+        PIPELINES[name](_view(DOG), np.random.default_rng(0))
+
+
+def test_on_canvas_when_the_pipeline_zooms_out_then_refused():
+    with pytest.raises(ValueError, match="call it without a canvas"):
+        PHOTOS.on_canvas(_view(DOG), np.random.default_rng(0), 64)

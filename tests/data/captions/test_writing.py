@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deixis.data.captions.statistics import compare_statistics
-from deixis.data.captions.writing import KINDS, VisibleInstance, write_phrases
+from deixis.data.captions.writing import KINDS, write_phrases
 from deixis.language.synonyms import words_for
+from deixis.structures import VisibleInstance
 
 HW = (300, 400)
 

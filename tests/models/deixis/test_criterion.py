@@ -6,9 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deixis.data.attributes import WORD_GROUPS, word_labels
-from deixis.data.loading import Picture, Target, TrainingBatch, collate
-from deixis.data.pictures import Boxed
+from deixis.data.attributes import WORD_GROUPS
+from deixis.data.batches import collate
 from deixis.models.criterion import giou_loss
 from deixis.models.deixis.criterion import (
     DeixisCriterion,
@@ -24,6 +23,7 @@ from deixis.models.deixis.criterion import (
 )
 from deixis.models.deixis.detector import Detections
 from deixis.models.deixis.proposals import Proposals
+from deixis.structures import AnnotatedImage, Expression, TrainingBatch, VisibleInstance
 from deixis.train import setup as starting
 
 SIZES = [len(group) for group in WORD_GROUPS]
@@ -44,9 +44,9 @@ def half_picture(side, value, category="dog", *, with_mask=True, attributes=(), 
     image[:, columns] = value
     mask[:, columns] = True
     box = (float(columns.start), 0.0, float(columns.stop), 32.0)
-    target = Target(f"{side} {category}", box, mask if with_mask else None, category)
-    thing = Boxed(box, word_labels(category, attributes))
-    return Picture(image, [target], frozenset({category}), boxed=[thing], complete=complete)
+    target = Expression(f"{side} {category}", box, mask if with_mask else None, category)
+    thing = VisibleInstance(category, box, attributes=tuple(attributes))
+    return AnnotatedImage(image, (thing,), (target,), frozenset({category}), complete=complete)
 
 
 def collated(*pictures, absent=0.0):
@@ -65,7 +65,7 @@ def test_losses_when_mask_is_unknown_then_projection_and_else_pixels(criterion):
 
 def test_losses_when_phrase_means_nothing_then_existence_alone_tells_of_it(criterion):
     pictures = [half_picture("left", 200, "dog"), half_picture("right", 200, "cat")]
-    whole = collated(*(dataclasses.replace(p, boxed=[], complete=False) for p in pictures), absent=1.0)
+    whole = collated(*(dataclasses.replace(p, instances=(), complete=False) for p in pictures), absent=1.0)
     chosen = ~whole.present
     absent = dataclasses.replace(
         whole, phrases=[p for p, c in zip(whole.phrases, chosen, strict=True) if c],

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from deixis.data.attributes import WORD_GROUPS
-from deixis.data.loading import CanvasRules, TrainingBatch
+from deixis.data.batches import CanvasRules
 from deixis.models.mcn.config import JOINT_STRUCTURES, STRUCTURES
 from deixis.models.mcn.criterion import McnCriterion, consistency_literal, yolo_loss
 from deixis.models.mcn.garan import Attended
 from deixis.models.mcn.heads import anchors_as_fractions
 from deixis.models.mcn.model import McnOutput
+from deixis.structures import TrainingBatch
 from deixis.train.batch_loader import batches
 from deixis.train.recipes import recipe
 from deixis.train.setup import start_data, start_model

@@ -12,7 +12,7 @@ from torch import nn
 
 from deixis.config import preset
 from deixis.data.attributes import NUM_WORDS, WORD_GROUPS
-from deixis.data.loading import CanvasRules, TrainingBatch
+from deixis.data.batches import CanvasRules
 from deixis.language.tokenizers import WordTokenizer
 from deixis.models.encoders.darknet import ThreeScales
 from deixis.models.smcim.criterion import (
@@ -21,6 +21,7 @@ from deixis.models.smcim.criterion import (
     SmcimCriterion,
 )
 from deixis.models.smcim.model import SmcimModel
+from deixis.structures import TrainingBatch
 from deixis.train import trainer
 from deixis.train.batch_loader import batches
 from deixis.train.optimisers import build_optimiser

@@ -1,4 +1,4 @@
-"""Affine maps of a view: rotation, translation, scale, shear, and any chain of them as one resampling.
+"""Affine maps of images, masks and boxes: rotation, translation, scale, shear, and any chain of them as one resampling.
 
 A matrix [2, 3] takes (x, y, 1) of the image, in pixels with continuous edges, to (x, y) of the frame.
 """
@@ -6,21 +6,18 @@ A matrix [2, 3] takes (x, y, 1) of the image, in pixels with continuous edges, t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deixis.data.augment.views import MIN_KEPT, MIN_VISIBLE, View, area, as_pil, intersect
-from deixis.data.captions.writing import VisibleInstance
+from deixis.data.augment.photometric import as_pil
 from deixis.geometry.images import FILL
 from deixis.geometry.masks import box_from_mask
 from deixis.structures import BoxXyxy
 
 Matrix = NDArray[np.float64]
-
-IDENTITY: Matrix = np.eye(2, 3)
 
 
 def affine_matrix(
@@ -65,11 +62,11 @@ def hull_of(box: BoxXyxy, matrix: Matrix) -> BoxXyxy:
 
 
 def move_box(box: BoxXyxy, mask: NDArray[np.bool_] | None, matrix: Matrix) -> BoxXyxy:
-    """The box of a moved thing, not clipped.
+    """The box of a moved instance, not clipped.
 
     With a mask it is as tight around the moved mask as ``box`` was around the mask. Without, it is the hull of the
-    moved corners, drawn in by the square root of max(|sin|, |cos|) of the angle turned by, as ReSC does: a thing
-    hardly ever fills the corners of its box.
+    moved corners, drawn in by the square root of max(|sin|, |cos|) of the angle turned by, as ReSC does: hardly
+    any instance fills the corners of its box.
     """
     around = None if mask is None else box_from_mask(mask)
     if mask is None or around is None:
@@ -134,34 +131,9 @@ def warp_mask(mask: NDArray[np.bool_], matrix: Matrix, hw: tuple[int, int]) -> N
     return np.asarray(moved).view(np.bool_)
 
 
-def move_instance(
-    instance: VisibleInstance, matrix: Matrix, hw: tuple[int, int], min_visible: float = MIN_VISIBLE
-) -> VisibleInstance | None:
-    """A thing on a frame of ``hw``; None where less than 5 % of it is left, ``is_crowd`` where too little is."""
-    whole = move_box(instance.box_xyxy_px, instance.mask, matrix)
-    mask = None if instance.mask is None else warp_mask(instance.mask, matrix, hw)
-    seen = intersect(whole, (0.0, 0.0, hw[1], hw[0]))
-    if min(seen[2] - seen[0], seen[3] - seen[1]) <= 0 or area(seen) < MIN_KEPT * area(whole):
-        return None
-    share = area(seen) / area(whole)
-    if seen != whole and mask is not None:
-        seen = box_from_mask(mask) or seen  # the part of a mask that is left may be smaller than its box cut off
-    return replace(instance, box_xyxy_px=seen, mask=mask, is_crowd=instance.is_crowd or share < min_visible)
-
-
-def warp(view: View, matrix: Matrix, hw: tuple[int, int] | None = None, fill: int = FILL) -> View:
-    """The view on a frame of ``hw``, by default its own size; the things move with it, their boxes tight.
-
-    A thing of which less than 60 % of the box is left on the frame becomes ``is_crowd``; less than 5 %, it is dropped.
-    """
-    hw = hw or view.hw
-    moved = (move_instance(instance, matrix, hw) for instance in view.instances)
-    return View(image=warp_image(view.image, matrix, hw, fill), instances=tuple(i for i in moved if i is not None))
-
-
 @dataclass(frozen=True, kw_only=True)
 class AffineRange:
-    """How far `random_affine` goes. The values are those of ReSC, whose list of augmentations SMCIM names."""
+    """Bounds of a random affine map. The values are those of ReSC, whose list of augmentations SMCIM names."""
 
     angle_deg: float = 5.0
     translate: float = 0.1
@@ -179,11 +151,6 @@ class AffineRange:
             scale=float(rng.uniform(*self.scale)),
             shear_deg=(sx * self.shear_deg, sy * self.shear_deg),
         )
-
-
-def random_affine(view: View, rng: np.random.Generator, bounds: AffineRange = AffineRange(), fill: int = FILL) -> View:
-    """`warp` by a matrix drawn within bounds, on a frame of the view's own size."""
-    return warp(view, bounds.draw(rng, view.hw), fill=fill)
 
 
 def _around(points: NDArray[np.float64]) -> BoxXyxy:

@@ -1,1 +1,1 @@
-"""Phrases written for annotated things: facts, words, choice."""
+"""Phrases written for annotated instances: facts, words, choice."""

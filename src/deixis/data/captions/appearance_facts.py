@@ -1,4 +1,4 @@
-"""What is seen of an image's instances, and the facts that need pixels or neighbours: colours and relations."""
+"""Facts that need pixels or neighbours: the colour of an instance, and its relation to another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from deixis.language.colours import (
     upper_body,
 )
 from deixis.language.synonyms import categories_meant_by, pick, words_for
-from deixis.structures import BoxXyxy
+from deixis.structures import BoxXyxy, VisibleInstance
 
 # fmt: off
 _NO_COLOUR = frozenset(
@@ -46,23 +46,13 @@ _OTHER_NAMES = {"gray": ("gray", "gray", "grey"), "black": ("black", "black", "b
 _SKIN_COLOURS = frozenset(("brown", "pink", "orange"))
 
 
-@dataclass(frozen=True)
-class VisibleInstance:
-    """A thing as it shows in the image: category, box in pixels, bool mask [H, W] of the image if known."""
-
-    category: str
-    box_xyxy_px: BoxXyxy
-    mask: NDArray[np.bool_] | None = None
-    is_crowd: bool = False
-
-
 @dataclass
-class ObservedScene:
-    """An image's instances with what is measured about them, measured when first asked."""
+class ObservedImage:
+    """The instances of an image and their measured colours; each is measured when first needed."""
 
     instances: Sequence[VisibleInstance]
     hw: tuple[int, int]
-    image: NDArray[np.uint8] | None
+    pixels: NDArray[np.uint8] | None
     fully_annotated: bool = True
     places: list[Place] = field(init=False)
     shown: frozenset[int] = field(init=False)
@@ -78,7 +68,7 @@ class ObservedScene:
         return frozenset(i for i in self.shown if self.places[i].category in categories)
 
     def colours_of(self, index: int) -> NDArray[np.float64] | None:
-        """Colour shares of a thing, of a person's clothes; None where they cannot be seen."""
+        """Colour shares of an instance, or of a person's clothes; None where they are not visible."""
         if index not in self._shares:
             box = self._coloured_part(index)
             self._shares[index] = None if box is None else self._measure(index, box)
@@ -88,9 +78,9 @@ class ObservedScene:
         """Whether what surrounds a person without a mask has this colour, so that it may not be the clothes'."""
         instance = self.instances[index]
         body = upper_body(instance.box_xyxy_px, has_mask=False)
-        if instance.mask is not None or body is None or self.image is None:
+        if instance.mask is not None or body is None or self.pixels is None:
             return False
-        strips = [sample_pixels(self.image, s, None, 100) for s in beside_body(instance.box_xyxy_px, body)]
+        strips = [sample_pixels(self.pixels, s, None, 100) for s in beside_body(instance.box_xyxy_px, body)]
         return float(colour_shares(np.concatenate(strips))[COLOURS.index(colour)]) > 0.4
 
     def colour_of_pants(self, index: int) -> str | None:
@@ -117,101 +107,105 @@ class ObservedScene:
         return instance.box_xyxy_px if has_mask else middle_of(instance.box_xyxy_px)
 
     def _measure(self, index: int, box: BoxXyxy) -> NDArray[np.float64] | None:
-        if self.image is None:
+        if self.pixels is None:
             return None
-        pixels = sample_pixels(self.image, box, self.instances[index].mask)
+        pixels = sample_pixels(self.pixels, box, self.instances[index].mask)
         return colour_shares(pixels) if len(pixels) >= 20 else None
 
 
-def colour_fact(scene: ObservedScene, index: int, left: frozenset[int]) -> Fact | None:
-    """The colour that a thing is called, or a person's clothes; None where none is clear."""
-    category, has_mask = scene.places[index].category, scene.instances[index].mask is not None
-    shares = None if category in _NO_COLOUR else scene.colours_of(index)
+def colour_fact(observed: ObservedImage, index: int, left: frozenset[int]) -> Fact | None:
+    """The colour by which people would call an instance, or a person's clothes; None where none is clear."""
+    category, has_mask = observed.places[index].category, observed.instances[index].mask is not None
+    shares = None if category in _NO_COLOUR else observed.colours_of(index)
     if shares is None:
         return None
     colour = dominant_colour(shares, least=0.45 if has_mask else 0.55)
     if category == "person":
-        clear = colour is not None and colour not in _SKIN_COLOURS and not scene.is_beside(index, colour)
-        return _clothes_fact(scene, index, left, colour) if clear and colour else None
+        clear = colour is not None and colour not in _SKIN_COLOURS and not observed.is_beside(index, colour)
+        return _clothes_fact(observed, index, left, colour) if clear and colour else None
     if colour is None:
         pair = colour_pair(shares) if has_mask and category in _TWO_COLOURED else None
         if pair is None:
             return None
-        rivals = frozenset(i for i in left if all(_may_be(scene, i, c) for c in pair))
-        return Fact(COLOUR, rivals | {index}, (f"{pair[0]} and {pair[1]}",))
-    rivals = frozenset(i for i in left if _may_be(scene, i, colour)) | {index}
-    return Fact(COLOUR, rivals, _OTHER_NAMES.get(colour, (colour,)))
+        distractors = frozenset(i for i in left if all(_may_be(observed, i, c) for c in pair))
+        return Fact(COLOUR, distractors | {index}, (f"{pair[0]} and {pair[1]}",))
+    distractors = frozenset(i for i in left if _may_be(observed, i, colour)) | {index}
+    return Fact(COLOUR, distractors, _OTHER_NAMES.get(colour, (colour,)))
 
 
-def _clothes_fact(scene: ObservedScene, index: int, left: frozenset[int], colour: str) -> Fact:
-    rivals = frozenset(i for i in left if _may_be(scene, i, colour)) | {index}
+def _clothes_fact(observed: ObservedImage, index: int, left: frozenset[int], colour: str) -> Fact:
+    distractors = frozenset(i for i in left if _may_be(observed, i, colour)) | {index}
     c = "grey" if colour == "gray" and index % 2 else colour
-    if not scene.shows_shirt(index):
-        return Fact(COLOUR, rivals, (), (f"in {c}", f"wearing {c}"), (f"in {c}",), (f"wearing {c}", f"dressed in {c}"))
+    if not observed.shows_shirt(index):
+        return Fact(
+            COLOUR, distractors, (), (f"in {c}", f"wearing {c}"), (f"in {c}",), (f"wearing {c}", f"dressed in {c}")
+        )
     after = (*(f"in {c}",) * 3, f"in {c} shirt", f"{c} shirt", f"wearing {c}", f"with {c} shirt", f"in a {c} shirt")
     long = (f"in a {c} shirt", f"in the {c} shirt", f"wearing a {c} shirt", f"with a {c} shirt", f"wearing {c}")
-    below = scene.colour_of_pants(index)
+    below = observed.colour_of_pants(index)
     if below is not None and below not in _SKIN_COLOURS:
         dress = (f"{c} shirt and {below} pants",) if below != colour else (f"{c} shirt and pants",)
         long = tuple(f"{verb} {what}" for verb in ("wearing a", "in a", "with a") for what in dress) + long[:2]
-    return Fact(COLOUR, rivals, (), after, (f"{c} shirt", f"{c} shirt", f"in {c}"), long)
+    return Fact(COLOUR, distractors, (), after, (f"{c} shirt", f"{c} shirt", f"in {c}"), long)
 
 
-def _may_be(scene: ObservedScene, index: int, colour: str) -> bool:
-    shares = scene.colours_of(index)
+def _may_be(observed: ObservedImage, index: int, colour: str) -> bool:
+    shares = observed.colours_of(index)
     return shares is None or may_be_called(shares, colour)
 
 
 def relation_fact(
-    scene: ObservedScene, index: int, left: frozenset[int], rng: np.random.Generator, *, with_place: bool
+    observed: ObservedImage, index: int, left: frozenset[int], rng: np.random.Generator, *, with_place: bool
 ) -> Fact | None:
-    """A relation to a neighbour that itself is named so that it is clear, or so that any of its kind would do.
+    """A relation to a neighbour whose name is unambiguous, or such that any instance of that name would do.
 
-    The neighbour's own place is told only ``with_place``: beside a place of the referent it would be ambiguous.
+    The neighbour's own place is named only ``with_place``: beside a place of the referent it would be ambiguous.
     """
-    mine = scene.places[index]
-    near = [i for i in scene.shown if i != index and _is_landmark(scene, i)]
+    mine = observed.places[index]
+    near = [i for i in observed.shown if i != index and _is_landmark(observed, i)]
     for other in rng.permutation(np.array(near, dtype=np.intp))[:6].tolist():
-        relations = relations_between(mine, scene.places[other])
+        relations = relations_between(mine, observed.places[other])
         if not relations:
             continue
         relation = relations[0] if rng.random() < 0.7 else pick(rng, relations)
-        named, meant = _name_neighbour(scene, other, rng, with_place)
+        named, meant = _name_neighbour(observed, other, rng, with_place)
         if meant == {index, other} and relation in (LEFT_OF, RIGHT_OF) and left <= meant:
             words = pick(rng, words_for(mine.category))
             named, meant = pick(rng, (f"another {words}", f"the other {words}")), frozenset({other})
         elif index in meant or (other in left and meant != {other}):
             continue
-        might = {i for i in left - meant if any(relation.may_hold(scene.places[i], scene.places[n]) for n in meant)}
+        might = {
+            i for i in left - meant if any(relation.may_hold(observed.places[i], observed.places[n]) for n in meant)
+        }
         text = (f"{pick(rng, relation.words)} {named}",)
         return Fact(RELATION, frozenset(might | {index}), (), text, text)
     return None
 
 
-def _is_landmark(scene: ObservedScene, index: int) -> bool:
-    return scene.places[index].area > 0.004 and not scene.places[index].is_crowd
+def _is_landmark(observed: ObservedImage, index: int) -> bool:
+    return observed.places[index].area > 0.004 and not observed.places[index].is_crowd
 
 
 def _name_neighbour(
-    scene: ObservedScene, index: int, rng: np.random.Generator, with_place: bool
+    observed: ObservedImage, index: int, rng: np.random.Generator, with_place: bool
 ) -> tuple[str, frozenset[int]]:
     """Words for a landmark and all that they may mean: "the dog", "the dog on the left", "a white dog"."""
-    word = pick(rng, words_for(scene.places[index].category))
-    meant = scene.meant_by(word, index)
+    word = pick(rng, words_for(observed.places[index].category))
+    meant = observed.meant_by(word, index)
     if rng.random() < 0.4:
-        colour = colour_fact(scene, index, meant)
+        colour = colour_fact(observed, index, meant)
         if colour is not None:
             word = f"{pick(rng, colour.before)} {word}" if colour.before else f"{word} {pick(rng, colour.long)}"
             meant &= colour.possible
     if len(meant) == 1:
         roll = rng.random()
         return f"the {word}" if roll < 0.65 else with_article(word) if roll < 0.9 else word, meant
-    where = place_facts(scene.places, index, sorted(meant - {index})) if with_place and rng.random() < 0.6 else []
+    where = place_facts(observed.places, index, sorted(meant - {index})) if with_place and rng.random() < 0.6 else []
     if where:
         fact = pick(rng, where)
         before = rng.random() < 0.5
-        told = f"{pick(rng, fact.before)} {word}" if before else f"{word} {pick(rng, fact.long)}"
-        return f"the {told}", frozenset({index})
+        placed = f"{pick(rng, fact.before)} {word}" if before else f"{word} {pick(rng, fact.long)}"
+        return f"the {placed}", frozenset({index})
     return with_article(word), meant
 
 

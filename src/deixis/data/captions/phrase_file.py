@@ -1,39 +1,47 @@
-"""Write a file of phrases for the instances of a COCO file: what ``deixis data phrases`` does."""
+"""Write a file of phrases for the instances of a COCO file: what ``deixis data phrases`` does.
+
+Of several candidates those are chosen that make a whole file sound like people: as long, and as often about places.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deixis.data.captions.choice import CANDIDATES, choose_like_people
 from deixis.data.captions.statistics import (
     StatisticsRow,
     compare_statistics,
     format_statistics,
     read_expressions,
 )
-from deixis.data.captions.writing import VisibleInstance, write_phrases
-from deixis.data.captions.written import is_fully_annotated
+from deixis.data.captions.writing import Phrase, write_phrases
+from deixis.data.captions.written import is_fully_annotated, rng_of, samples_of
 from deixis.data.dataset import split_of
-from deixis.data.formats.coco import CocoImage, CocoInstances
+from deixis.data.formats.coco import CocoInstances
 from deixis.data.formats.jsonl import write_jsonl
-from deixis.geometry.images import read_image
-from deixis.geometry.masks import read_mask
-from deixis.structures import Instance, Sample
+from deixis.data.photos import Photo, read_pixels, visible_instance
+from deixis.language.directions import names_direction
+from deixis.structures import Instance, Sample, VisibleInstance
 
+CANDIDATES = 3
+"""Phrases to write for each that is wanted."""
+_PLACE_WEIGHT = 0.2
+_WORDS_WEIGHTS = ((3, 0.5), (9, 1.0), (1000, 2.2))
+"""(at most so many words, weight): chosen so that files of photos come near the human figures."""
 _SHOWN_PROBLEMS = 5
 
 
 @dataclass
 class PhraseFileSummary:
-    """What was written; ``str()`` of it is a few lines for people.
+    """What was written; ``str()`` of it is a few lines to print.
 
-    ``without_colours`` counts the images that could not be read, for which no colour was written; ``problems`` says
-    why, and which records of the COCO file were left out. ``statistics`` is empty without a comparison.
+    ``without_colours`` counts the images that could not be read, whose phrases name no colours; ``problems`` says why,
+    and which records of the COCO file were left out. ``statistics`` is empty without a comparison.
     """
 
     out: Path
@@ -82,7 +90,7 @@ def write_phrase_file(
     compare: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PhraseFileSummary:
-    """Write unambiguous phrases for all instances of a COCO file that can be told apart, as JSON lines.
+    """Write unambiguous phrases for all instances of a COCO file that words can single out, as JSON lines.
 
     Each line names the split that `split_of` gives its image, so ``OUT.jsonl:test`` is the held-out part. A file of
     more than one category counts as fully annotated: see `is_fully_annotated` and `write_phrases`.
@@ -93,7 +101,7 @@ def write_phrase_file(
         images: the folder of the images, by default as `CocoInstances.read` finds it. An image that cannot be read
             gets phrases without colours.
         seed: not negative; an image's phrases depend on it and on the image's id alone.
-        per_instance: at most so many phrases for one instance.
+        per_instance: the most phrases for one instance.
         min_area: the least share of the image that the box of an instance has to take.
         loose_synonyms: see `write_phrases`.
         compare: a CSV with a column ``expression`` of human expressions; the summary then holds the comparison.
@@ -108,12 +116,17 @@ def write_phrase_file(
     coco = CocoInstances.read(instances_json, images)
     summary = PhraseFileSummary(Path(out), problems=list(coco.problems))
     texts: list[str] = []
-    options = _Options(per_instance, min_area, loose_synonyms, is_fully_annotated(coco))
+    options = {
+        "min_area": min_area,
+        "loose_synonyms": loose_synonyms,
+        "fully_annotated": is_fully_annotated(coco),
+        "per_instance": CANDIDATES * per_instance,
+    }
 
     def samples() -> Iterator[Sample]:
         for done, image in enumerate(coco.images, start=1):
-            rng = np.random.default_rng([seed, image.id % 2**64])  # an id may be negative, a seed may not
-            for sample in _describe(image, coco.instances(image.id), rng, summary, options):
+            photo = Photo(image.id, image.path, image.hw, tuple(coco.instances(image.id)))
+            for sample in _describe(photo, seed, per_instance, summary, options):
                 texts.append(sample.phrase)
                 yield sample
             if progress is not None:
@@ -125,79 +138,66 @@ def write_phrase_file(
     return summary
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What `write_phrases` is told of every image."""
-
-    per_instance: int
-    min_area: float
-    loose_synonyms: bool
-    fully_annotated: bool
-
-
 def _describe(
-    image: CocoImage,
-    instances: list[Instance],
-    rng: np.random.Generator,
-    summary: PhraseFileSummary,
-    options: _Options,
-) -> list[Sample]:
-    """The samples of one image, counted in ``summary``."""
-    pixels = _read(image, summary)
-    visible = [_visible(instance, image, summary) for instance in instances]
-    candidates = {**asdict(options), "per_instance": CANDIDATES * options.per_instance}
-    written = choose_like_people(write_phrases(visible, image.hw, pixels, rng, **candidates), options.per_instance, rng)
+    photo: Photo, seed: int, per_instance: int, summary: PhraseFileSummary, options: dict[str, Any]
+) -> Iterator[Sample]:
+    """The samples of one photo, counted in ``summary``."""
+    pixels, rng = _read(photo, summary), rng_of(photo, seed)
+    visible = [_visible(instance, photo, summary) for instance in photo.instances]
+    written = choose_like_people(write_phrases(visible, photo.hw, pixels, rng, **options), per_instance, rng)
+    large = [i for i in visible if _share(i, photo.hw) >= options["min_area"] and not i.is_crowd]
     summary.images += 1
-    summary.instances += len(instances)
-    summary.large_enough += sum(_share(i, image.hw) >= options.min_area and not i.is_crowd for i in instances)
+    summary.instances += len(visible)
+    summary.large_enough += len(large)
     summary.described += len({phrase.index for phrase in written})
-    samples = []
-    for number, phrase in enumerate(written):
-        meant = instances[phrase.index]
+    for phrase in written:
         summary.kinds[phrase.kind] = summary.kinds.get(phrase.kind, 0) + 1
-        mask = meant.mask if visible[phrase.index].mask is not None else None
-        samples.append(
-            Sample(
-                id=f"{image.id}-{number}",
-                image=image.path,
-                image_id=str(image.id),
-                phrase=phrase.text,
-                box_xyxy_px=meant.box_xyxy_px,
-                mask=mask,
-                split=split_of(image.id),
-                category=meant.category,
-                kind=phrase.kind,
-            )
-        )
-    return samples
+    readable = (
+        i if v.mask is not None else replace(i, mask=None) for i, v in zip(photo.instances, visible, strict=True)
+    )
+    return samples_of(replace(photo, instances=tuple(readable)), written, split_of(photo.image_id))
 
 
-def _read(image: CocoImage, summary: PhraseFileSummary) -> NDArray[np.uint8] | None:
+def _read(photo: Photo, summary: PhraseFileSummary) -> NDArray[np.uint8] | None:
     """The pixels, or None with the reason noted."""
     try:
-        pixels = read_image(image.path)
-        if pixels.shape[:2] != image.hw:
-            raise ValueError(
-                f"expected {str(image.path)!r} to have (height, width) {image.hw}, got {pixels.shape[:2]}; "
-                "correct the COCO file"
-            )
+        return read_pixels(photo.path, photo.hw)
     except (OSError, ValueError) as error:
         summary.problems.append(str(error))
         summary.without_colours += 1
         return None
-    return pixels
 
 
-def _visible(instance: Instance, image: CocoImage, summary: PhraseFileSummary) -> VisibleInstance:
-    mask = None
-    if instance.mask is not None:
-        try:
-            mask = read_mask(instance.mask, image.hw)
-        except (OSError, ValueError) as error:
-            summary.problems.append(f"image {image.id}, a {instance.category} without its mask: {error}")
-    return VisibleInstance(instance.category, instance.box_xyxy_px, mask, instance.is_crowd)
+def _visible(instance: Instance, photo: Photo, summary: PhraseFileSummary) -> VisibleInstance:
+    try:
+        return visible_instance(instance, photo.hw)
+    except (OSError, ValueError) as error:
+        summary.problems.append(f"image {photo.image_id}, a {instance.category} without its mask: {error}")
+        return visible_instance(replace(instance, mask=None), photo.hw)
 
 
-def _share(instance: Instance, hw: tuple[int, int]) -> float:
+def _share(instance: VisibleInstance, hw: tuple[int, int]) -> float:
     x1, y1, x2, y2 = instance.box_xyxy_px
     return (x2 - x1) * (y2 - y1) / (hw[0] * hw[1])
+
+
+def choose_like_people(phrases: Sequence[Phrase], most: int, rng: np.random.Generator) -> list[Phrase]:
+    """At most ``most`` phrases of each instance, drawn by weight without replacement; instances keep their order."""
+    of_instance: dict[int, list[Phrase]] = {}
+    for phrase in phrases:
+        of_instance.setdefault(phrase.index, []).append(phrase)
+    return [phrase for group in of_instance.values() for phrase in _draw(group, most, rng)]
+
+
+def _draw(group: list[Phrase], most: int, rng: np.random.Generator) -> list[Phrase]:
+    weights = np.array([phrase_weight(phrase.text) for phrase in group])
+    count = min(most, len(group))
+    chosen = rng.choice(len(group), size=count, replace=False, p=weights / weights.sum())
+    return [group[place] for place in chosen]
+
+
+def phrase_weight(text: str) -> float:
+    """How much a phrase is wanted, above 0."""
+    words = len(text.split())
+    by_length = next(weight for most, weight in _WORDS_WEIGHTS if words <= most)
+    return by_length * (_PLACE_WEIGHT if names_direction(text) else 1.0)

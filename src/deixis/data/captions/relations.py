@@ -73,10 +73,6 @@ def _above(a: Place, b: Place) -> bool:
     return a.y2 < b.y1 + 0.1 * b.height and b.y1 - a.y2 < 0.12 and _shared(a, b, 0) > 0.6
 
 
-def _below(a: Place, b: Place) -> bool:
-    return _above(b, a)
-
-
 def _rides(a: Place, b: Place) -> bool:
     if a.category != "person" or _shared(a, b, 0) < 0.6 or a.y1 > b.y1 - 0.2 * a.height or a.y2 < b.y1:
         return False
@@ -88,10 +84,6 @@ def _rides(a: Place, b: Place) -> bool:
 
 def _carries(a: Place, b: Place) -> bool:
     return a.category == "person" and b.category in _CARRIED and overlap_share(b, a) > 0.6 and b.area < 0.6 * a.area
-
-
-def _may_carry(a: Place, b: Place) -> bool:
-    return overlap_share(b, a) > 0.1
 
 
 def _sits_on(a: Place, b: Place) -> bool:
@@ -115,10 +107,6 @@ def _at_table(a: Place, b: Place) -> bool:
     return a.y1 < b.y1 - 0.1 and a.y2 < b.y2 + 0.02
 
 
-def _touches(a: Place, b: Place) -> bool:
-    return overlap_share(a, b) > 0.0
-
-
 def _under_umbrella(a: Place, b: Place) -> bool:
     if b.category != "umbrella" or a.category != "person":
         return False
@@ -134,42 +122,36 @@ def _roughly_over(a: Place, b: Place) -> bool:
     return _shared(a, b, 0) > 0.15
 
 
-def _left_at_all(a: Place, b: Place) -> bool:
-    return a.centre(0) < b.centre(0) + 0.03
-
-
-def _right_at_all(a: Place, b: Place) -> bool:
-    return a.centre(0) > b.centre(0) - 0.03
-
-
 @dataclass(frozen=True)
 class Relation:
-    """A relation: its words, when it surely holds of (thing, neighbour), and when it might."""
+    """A relation: its words, when it surely holds of (instance, neighbour), and when it might."""
 
     words: tuple[str, ...]
     holds: Callable[[Place, Place], bool]
     may_hold: Callable[[Place, Place], bool]
 
 
-LEFT_OF = Relation(("left of", "to the left of", "to left of"), _left_of, _left_at_all)
-RIGHT_OF = Relation(("right of", "to the right of", "to right of"), _right_of, _right_at_all)
+LEFT_OF = Relation(("left of", "to the left of", "to left of"), _left_of, lambda a, b: a.centre(0) < b.centre(0) + 0.03)
+RIGHT_OF = Relation(
+    ("right of", "to the right of", "to right of"), _right_of, lambda a, b: a.centre(0) > b.centre(0) - 0.03
+)
 RELATIONS: tuple[Relation, ...] = (
     Relation(("on", "riding", "on"), _rides, _near),
-    Relation(("with", "with", "who has"), _carries, _may_carry),
-    Relation(("on",), _sits_on, _touches),
-    Relation(("on",), _lies_on_table, _touches),
+    Relation(("with", "with", "who has"), _carries, lambda a, b: overlap_share(b, a) > 0.1),
+    Relation(("on",), _sits_on, lambda a, b: overlap_share(a, b) > 0),
+    Relation(("on",), _lies_on_table, lambda a, b: overlap_share(a, b) > 0),
     Relation(("at",), _at_table, _near),
     Relation(("under", "below"), _under_umbrella, _roughly_over),
     Relation(("next to", "beside", "by", "near"), _beside, _near),
     LEFT_OF,
     RIGHT_OF,
     Relation(("above",), _above, _roughly_over),
-    Relation(("below",), _below, _roughly_over),
+    Relation(("below",), lambda a, b: _above(b, a), _roughly_over),
 )
 
 
 def relations_between(a: Place, b: Place) -> list[Relation]:
-    """Every relation of ``a`` to ``b`` that their boxes prove, the most telling first."""
+    """Every relation of ``a`` to ``b`` that their boxes prove, the most specific first."""
     return [relation for relation in RELATIONS if relation.holds(a, b)]
 
 
@@ -182,9 +164,9 @@ def roles_of(places: Sequence[Place], index: int) -> list[tuple[str, frozenset[i
 
 
 def _meant_by_role(places: Sequence[Place], word: str) -> frozenset[int]:
-    """All persons near a thing of any category that may give them this role: a rider may sit on a horse or a bike."""
-    things = [place for place in places if word in ROLE_WORDS.get(place.category, ())]
-    return frozenset(i for i, p in enumerate(places) if p.category == "person" and any(_near(p, o) for o in things))
+    """All persons near an instance of any category that may give them this role: a rider may have a horse or a bike."""
+    givers = [place for place in places if word in ROLE_WORDS.get(place.category, ())]
+    return frozenset(i for i, p in enumerate(places) if p.category == "person" and any(_near(p, o) for o in givers))
 
 
 def _plays_with(a: Place, b: Place) -> bool:

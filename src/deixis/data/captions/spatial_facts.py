@@ -1,4 +1,4 @@
-"""What stands where: the facts of place, order, size and depth that tell one instance from its rivals.
+"""Facts of place, order, size and depth that distinguish an instance from its distractors.
 
 Positions are shares of the image's width and height, 0 at the left and top.
 """
@@ -20,11 +20,11 @@ _NOT_BY_DEPTH = frozenset(("airplane", "kite", "bird", "tv", "clock", "traffic l
 
 @dataclass(frozen=True)
 class Fact:
-    """One true thing about an instance, in words.
+    """Something that is true of an instance, in words.
 
     ``before`` stands before the noun ("left dog"), ``after`` behind it ("dog on the left"), ``alone`` without
     any noun ("far left"), ``long`` behind it in a sentence (by default ``after``). ``possible`` are the instance and
-    all rivals of which it may also be said. ``weight`` is how readily people choose it among others of its slot.
+    all distractors of which it may be true too. ``weight`` is how readily people choose it among others of its slot.
     """
 
     slot: str
@@ -41,7 +41,6 @@ class Place:
     """An instance's geometry in shares of the image."""
 
     category: str
-    box_px: BoxXyxy
     x1: float
     y1: float
     x2: float
@@ -73,34 +72,34 @@ def place_of(category: str, box_xyxy_px: BoxXyxy, hw: tuple[int, int], *, is_cro
     x1, y1, x2, y2 = box_xyxy_px
     x1, x2 = (min(max(x / hw[1], 0.0), 1.0) for x in (x1, x2))
     y1, y2 = (min(max(y / hw[0], 0.0), 1.0) for y in (y1, y2))
-    return Place(category, box_xyxy_px, x1, y1, x2, y2, max(x2 - x1, 0.0) * max(y2 - y1, 0.0), is_crowd)
+    return Place(category, x1, y1, x2, y2, max(x2 - x1, 0.0) * max(y2 - y1, 0.0), is_crowd)
 
 
-def place_facts(places: Sequence[Place], index: int, rivals: Sequence[int]) -> list[Fact]:
-    """Where ``index`` is among ``rivals`` (itself left out), or in the image where it has none."""
+def place_facts(places: Sequence[Place], index: int, distractors: Sequence[int]) -> list[Fact]:
+    """Where ``index`` is among ``distractors`` (itself left out), or in the image where it has none."""
     only_me = frozenset({index})
-    sides = [s for s in ("left", "right", "top", "bottom") if _is_outermost(places, index, rivals, s)]
+    sides = [s for s in ("left", "right", "top", "bottom") if _is_outermost(places, index, distractors, s)]
     sideways = not {"left", "right"}.isdisjoint(sides)
     facts = []
     for side in sides:
-        weight = 3.0 if side in ("left", "right") else 0.5 if sideways or not rivals else 1.2
-        words = _side_words(side, _edge_distance(places[index], side) < 0.3, several=bool(rivals))
+        weight = 3.0 if side in ("left", "right") else 0.5 if sideways or not distractors else 1.2
+        words = _side_words(side, _edge_distance(places[index], side) < 0.3, several=bool(distractors))
         facts.append(Fact(PLACE, only_me, *words, weight=weight))
-    corner = _corner(places, index, rivals)
+    corner = _corner(places, index, distractors)
     if corner:
         facts.append(Fact(PLACE, only_me, *_corner_words(*corner)))
-    if _is_in_middle(places, index, rivals):
-        before = ("middle", "center", "middle") if rivals else ("center",)
+    if _is_in_middle(places, index, distractors):
+        before = ("middle", "center", "middle") if distractors else ("center",)
         after = ("in the middle", "in middle", "in the center", "in center", "middle", "at center")
         alone = ("middle", "center", "in the middle")
         long = tuple(f"in the {m} of the {p}" for m in ("middle", "center") for p in _PICTURE)
-        facts.append(Fact(PLACE, only_me, before, after, alone, long, weight=2.0 if rivals else 0.4))
+        facts.append(Fact(PLACE, only_me, before, after, alone, long, weight=2.0 if distractors else 0.4))
     return facts
 
 
-def ordinal_facts(places: Sequence[Place], index: int, rivals: Sequence[int]) -> list[Fact]:
-    """Its count from the left or right in a row of three to six clearly separate things; often none."""
-    row = [*rivals, index]
+def ordinal_facts(places: Sequence[Place], index: int, distractors: Sequence[int]) -> list[Fact]:
+    """Its count from the left or right in a row of three to six clearly separate instances; often none."""
+    row = [*distractors, index]
     if not 3 <= len(row) <= 6 or any(places[i].is_crowd for i in row):
         return []
     areas = [places[i].area for i in row]
@@ -118,33 +117,33 @@ def ordinal_facts(places: Sequence[Place], index: int, rivals: Sequence[int]) ->
     return facts
 
 
-def size_facts(places: Sequence[Place], index: int, rivals: Sequence[int]) -> list[Fact]:
-    """Biggest, smallest or tallest among ``rivals`` by a clear margin; none without rivals."""
+def size_facts(places: Sequence[Place], index: int, distractors: Sequence[int]) -> list[Fact]:
+    """Biggest, smallest or tallest among ``distractors`` by a clear margin; none without distractors."""
     mine = places[index]
-    if not rivals:
+    if not distractors:
         return []
-    others = [places[i].area for i in rivals]
+    others = [places[i].area for i in distractors]
     only_me = frozenset({index})
     facts = []
-    if mine.area >= 1.8 * max(others) and not any(places[i].is_crowd for i in rivals):
+    if mine.area >= 1.8 * max(others) and not any(places[i].is_crowd for i in distractors):
         facts.append(Fact(SIZE, only_me, ("big", "biggest", "largest", "large", "bigger")))
     if mine.area <= min(others) / 1.8:
         facts.append(Fact(SIZE, only_me, ("small", "smallest", "little", "smaller", "tiny")))
     # a person's height in the image says who sits and who stands far away, not who is tall
-    upright = mine.category != "person" and all(places[i].height > 1.2 * places[i].width for i in (*rivals, index))
-    if upright and mine.height >= 1.4 * max(places[i].height for i in rivals):
+    upright = mine.category != "person" and all(places[i].height > 1.2 * places[i].width for i in (*distractors, index))
+    if upright and mine.height >= 1.4 * max(places[i].height for i in distractors):
         facts.append(Fact(SIZE, only_me, ("tallest", "tall")))
     return facts
 
 
-def depth_facts(places: Sequence[Place], index: int, rivals: Sequence[int]) -> list[Fact]:
-    """Nearest or farthest: of things on the ground, the much larger and lower one is nearer the camera."""
+def depth_facts(places: Sequence[Place], index: int, distractors: Sequence[int]) -> list[Fact]:
+    """Nearest or farthest: of what stands on the ground, the much larger and lower one is nearer the camera."""
     mine = places[index]
-    if mine.category in _NOT_BY_DEPTH or any(places[i].is_crowd for i in rivals):
+    if mine.category in _NOT_BY_DEPTH or any(places[i].is_crowd for i in distractors):
         return []
-    others = [places[i] for i in rivals]
+    others = [places[i] for i in distractors]
     only_me = frozenset({index})
-    if not rivals:
+    if not distractors:
         words = ("in the foreground", "in front", "in the front", "up front")
         return [Fact(DEPTH, only_me, (), words)] if mine.area > 0.2 and mine.y2 > 0.9 else []
     if all(_is_nearer(mine, o) for o in others):
@@ -161,7 +160,7 @@ def depth_facts(places: Sequence[Place], index: int, rivals: Sequence[int]) -> l
 
 
 def standing_alone(places: Sequence[Place], index: int) -> list[Fact]:
-    """Places that need no noun: ``index`` is by far the foremost thing there, whatever the category."""
+    """Places that need no noun: ``index`` is by far the foremost instance there, whatever the category."""
     mine = places[index]
     if mine.area < 0.05:
         return []
@@ -187,17 +186,17 @@ def _edge_distance(place: Place, side: str) -> float:
     return centre if side in ("left", "top") else 1.0 - centre
 
 
-def _is_outermost(places: Sequence[Place], index: int, rivals: Sequence[int], side: str) -> bool:
-    """True where ``index`` lies nearest to ``side`` by a clear margin (and there at all, without rivals)."""
+def _is_outermost(places: Sequence[Place], index: int, distractors: Sequence[int], side: str) -> bool:
+    """True where ``index`` lies nearest to ``side`` by a clear margin (and there at all, without distractors)."""
     axis, sign = (0 if side in ("left", "right") else 1), (1.0 if side in ("left", "top") else -1.0)
     mine = places[index]
-    if not rivals:
+    if not distractors:
         far_edge = (mine.x2, 1 - mine.x1, mine.y2, 1 - mine.y1)[("left", "right", "top", "bottom").index(side)]
         return _edge_distance(mine, side) < 0.4 and far_edge < (0.7 if axis == 0 else 0.62)
     least = 0.06 if axis == 0 else 0.12
     if _edge_distance(mine, side) > 0.52:
         return False
-    for i in rivals:
+    for i in distractors:
         other = places[i]
         at = other.centre(axis)
         if other.is_crowd:  # a crowd reaches to its edge, not to its centre
@@ -207,8 +206,8 @@ def _is_outermost(places: Sequence[Place], index: int, rivals: Sequence[int], si
     return True
 
 
-def _corner(places: Sequence[Place], index: int, rivals: Sequence[int]) -> tuple[str, str] | None:
-    """("top", "left") and so on, where ``index`` and no rival is in that corner."""
+def _corner(places: Sequence[Place], index: int, distractors: Sequence[int]) -> tuple[str, str] | None:
+    """("top", "left") and so on, where ``index`` and no distractor is in that corner."""
     mine = places[index]
     if mine.width > 0.6 or mine.height > 0.6:
         return None
@@ -217,22 +216,22 @@ def _corner(places: Sequence[Place], index: int, rivals: Sequence[int]) -> tuple
     if row is None or column is None:
         return None
     mine_away = _edge_distance(mine, row) + _edge_distance(mine, column)
-    for other in (places[i] for i in rivals):
+    for other in (places[i] for i in distractors):
         dx, dy = _edge_distance(other, column), _edge_distance(other, row)
         if other.is_crowd or dx + dy - mine_away < 0.25 or (dx < 0.45 and dy < 0.45):
             return None
     return row, column
 
 
-def _is_in_middle(places: Sequence[Place], index: int, rivals: Sequence[int]) -> bool:
-    """True for the only one near the middle of the width, with all rivals clearly to the sides."""
+def _is_in_middle(places: Sequence[Place], index: int, distractors: Sequence[int]) -> bool:
+    """True for the only one near the middle of the width, with all distractors clearly to the sides."""
     mine = places[index].centre(0)
-    if not 0.36 < mine < 0.64 or any(places[i].is_crowd for i in rivals):
+    if not 0.36 < mine < 0.64 or any(places[i].is_crowd for i in distractors):
         return False
-    if not rivals:
+    if not distractors:
         return 0.42 < mine < 0.58 and places[index].width < 0.6
-    others = [places[i].centre(0) for i in rivals]
-    margins = [max(0.12, 0.4 * min(places[i].width, places[index].width)) for i in rivals]
+    others = [places[i].centre(0) for i in distractors]
+    margins = [max(0.12, 0.4 * min(places[i].width, places[index].width)) for i in distractors]
     flanked = min(others) < mine < max(others)
     return flanked and all(abs(o - mine) > m and abs(o - 0.5) > 0.15 for o, m in zip(others, margins, strict=True))
 
@@ -241,7 +240,7 @@ Words = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]
 
 
 def _side_words(side: str, at_edge: bool, *, several: bool) -> Words:
-    """Words before, behind, instead of and, in a sentence, behind the noun. Without rivals nothing is "leftmost"."""
+    """Words before, behind, instead of and, in a sentence, behind the noun; without distractors none is "leftmost"."""
     whole = tuple(f"on the {side} side of the {p}" for p in _PICTURE)
     if side in ("top", "bottom"):
         other = {"top": "upper", "bottom": "lower"}[side]

@@ -7,23 +7,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deixis.data.attributes import WORD_GROUPS, word_labels
-from deixis.data.augment import View
-from deixis.data.captions.writing import VisibleInstance
-from deixis.data.loading import (
-    CanvasRules,
-    Mixture,
-    PhotoSource,
-    Picture,
-    SceneSource,
-    Target,
-    Thing,
-    collate,
-    content_of,
-    mask_on_grid,
-)
-from deixis.data.pictures import counted
+from deixis.data.batches import BatchShape, CanvasRules, Mixture, collate, content_of, mask_on_grid
+from deixis.data.image_sources import PhotoSource, SceneSource, counted
 from deixis.data.scenes import draw_scene
 from deixis.geometry.images import letterbox
+from deixis.structures import AnnotatedImage, Expression, VisibleInstance
 
 
 class FixedSource:
@@ -45,9 +33,9 @@ class Record:
     def __init__(self, *instances):
         self.instances = instances
 
-    def view(self):
+    def decode(self):
         image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-        return View(image=image, instances=self.instances)
+        return AnnotatedImage(image, self.instances)
 
 
 def seen(category, x1, x2):
@@ -57,7 +45,7 @@ def seen(category, x1, x2):
 
 
 def picture_of(*targets, hw=(40, 80), categories=None):
-    return Picture(np.full((*hw, 3), 200, np.uint8), list(targets), categories)
+    return AnnotatedImage(np.full((*hw, 3), 200, np.uint8), expressions=targets, categories=categories)
 
 
 def mask_of(rows, columns, hw=(40, 80)):
@@ -66,8 +54,8 @@ def mask_of(rows, columns, hw=(40, 80)):
     return mask
 
 
-LEFT = Target("left dog", (0.0, 0.0, 40.0, 40.0), mask_of(slice(0, 40), slice(0, 40)), "dog")
-BOX_ONLY = Target("cat", (40.0, 20.0, 80.0, 40.0), None, "cat")
+LEFT = Expression("left dog", (0.0, 0.0, 40.0, 40.0), mask_of(slice(0, 40), slice(0, 40)), "dog")
+BOX_ONLY = Expression("cat", (40.0, 20.0, 80.0, 40.0), None, "cat")
 
 
 def assert_equal_batches(a, b):
@@ -102,9 +90,9 @@ def test_collate_when_squashed_then_no_padding_and_each_axis_has_its_scale():
 
 
 def test_collate_when_the_image_is_a_canvas_already_then_its_content_is_as_told():
-    picture = dataclasses.replace(picture_of(LEFT, hw=(64, 64)), content_xyxy_px=(0.0, 16.0, 32.0, 48.0))
     target = dataclasses.replace(LEFT, mask=None)
-    batch = collate([dataclasses.replace(picture, targets=[target])], 64, np.random.default_rng(0), absent=0.0)
+    picture = dataclasses.replace(picture_of(target, hw=(64, 64)), content_xyxy_px=(0.0, 16.0, 32.0, 48.0))
+    batch = collate([picture], 64, np.random.default_rng(0), absent=0.0)
     np.testing.assert_allclose(batch.content, [[0, 0.25, 0.5, 0.75]])
     np.testing.assert_allclose(batch.boxes, [[0, 0, 0.625, 0.625]])
     assert (batch.pixels == 200).all()
@@ -161,7 +149,7 @@ def test_mask_on_grid_when_padding_is_no_whole_cell_then_the_mask_lies_where_the
 def test_collate_when_a_mask_is_too_thin_for_the_canvas_then_only_the_box_is_known():
     thin = np.zeros((4, 640), bool)
     thin[:, 7] = True
-    batch = collate([picture_of(Target("pole", (7, 0, 8, 4), thin, "pole"), hw=(4, 640))], 64, None, absent=0.0)
+    batch = collate([picture_of(Expression("pole", (7, 0, 8, 4), thin, "pole"), hw=(4, 640))], 64, None, absent=0.0)
     assert not batch.masks.any()
     np.testing.assert_array_equal(batch.has_mask, [False])
 
@@ -223,7 +211,7 @@ def test_collate_when_rules_are_given_then_stride_rule_and_grey_are_theirs(strid
 
 
 def test_collate_when_no_middle_pixel_is_met_then_the_mask_is_not_known_at_that_stride():
-    small = Target("dot", (0, 0, 4, 4), mask_of(slice(0, 4), slice(0, 4), hw=(64, 64)), "dot")
+    small = Expression("dot", (0, 0, 4, 4), mask_of(slice(0, 4), slice(0, 4), hw=(64, 64)), "dot")
     picture = picture_of(small, hw=(64, 64))
     known = {
         (stride, rule): collate([picture], 64, None, 0.0, CanvasRules(stride, rule)).has_mask.item()
@@ -236,11 +224,15 @@ def test_rules_when_not_given_then_as_the_deixis_family_wants_them():
     assert CanvasRules() == CanvasRules(mask_stride=4, mask_rule="area", fill=114)
 
 
-# things
+# instances
+
+
+def labels_of(instance):
+    return word_labels(instance.category, instance.attributes)
 
 
 def thing(rows, columns, kind, *attributes, hw=(40, 80)):
-    return Thing(mask_of(rows, columns, hw), word_labels(kind, attributes))
+    return VisibleInstance(kind, (0, 0, 9, 9), mask_of(rows, columns, hw), attributes=attributes)
 
 
 def test_collate_when_things_are_told_then_each_cells_share_of_them():
@@ -248,9 +240,9 @@ def test_collate_when_things_are_told_then_each_cells_share_of_them():
     left = thing(slice(0, 40), slice(0, 20), "dog", "brown")
     wide = thing(slice(0, 20), slice(0, 60), "cat")
     batch = collate(
-        [dataclasses.replace(picture_of(BOX_ONLY), things=[left]),
-         dataclasses.replace(picture_of(LEFT), things=[]),
-         dataclasses.replace(picture_of(LEFT), things=[wide, left])],
+        [dataclasses.replace(picture_of(BOX_ONLY), instances=(left,)),
+         dataclasses.replace(picture_of(LEFT), instances=()),
+         dataclasses.replace(picture_of(LEFT), instances=(wide, left))],
         64, None, 0.0,
     )  # fmt: skip
     assert batch.thing_index.tolist() == [0, 2, 2]
@@ -261,7 +253,7 @@ def test_collate_when_things_are_told_then_each_cells_share_of_them():
     second[1, :3] = 1 / 3
     for board, expected in zip(cells, (first, second, first), strict=True):
         np.testing.assert_allclose(board, expected, atol=0.01)
-    np.testing.assert_array_equal(batch.thing_labels, [left.labels, wide.labels, left.labels])
+    np.testing.assert_array_equal(batch.thing_labels, [labels_of(left), labels_of(wide), labels_of(left)])
 
 
 def test_collate_when_there_are_no_things_then_no_rows_of_the_right_width():
@@ -276,14 +268,14 @@ def test_collate_when_a_thing_is_too_thin_for_the_canvas_then_it_is_left_out():
     thin = thing(slice(0, 4), slice(7, 8), "kite", hw=(4, 640))
     thick = thing(slice(0, 4), slice(0, 320), "bus", hw=(4, 640))
     nothing = thing(slice(0, 0), slice(0, 0), "dog", hw=(4, 640))
-    picture = dataclasses.replace(picture_of(BOX_ONLY, hw=(4, 640)), things=[thin, thick, nothing])
+    picture = dataclasses.replace(picture_of(BOX_ONLY, hw=(4, 640)), instances=(thin, thick, nothing))
     batch = collate([picture], 64, None, 0.0)
-    np.testing.assert_array_equal(batch.thing_labels, [thick.labels])
+    np.testing.assert_array_equal(batch.thing_labels, [labels_of(thick)])
     np.testing.assert_allclose(batch.thing_cells.sum(1), 1, rtol=1e-5)
 
 
 def test_batch_when_drawn_then_every_things_cells_sum_to_1_and_words_are_known(scenes):
-    batch = scenes.batch(0, 0, images=3, phrases=1, size=64, absent=0.0)
+    batch = scenes.batch(0, 0, BatchShape(images=3, phrases=1, size=64))
     assert set(batch.thing_index) == {0, 1, 2}
     np.testing.assert_allclose(batch.thing_cells.sum(1), 1, rtol=1e-5)
     assert (batch.thing_labels >= 0).all()
@@ -294,11 +286,11 @@ def test_scene_source_when_drawn_then_its_things_are_the_scenes_own():
     index = int(np.random.default_rng(3).integers(50))
     picture = SceneSource("scenes", count=50).draw(rng, 64, 2)
     instances = draw_scene("scenes", "train", index, 64, 2)[1][0].instances
-    assert len(instances) == len(picture.things) > 1
-    for told, instance in zip(picture.things, instances, strict=True):
-        np.testing.assert_array_equal(told.labels, word_labels(instance.category, instance.attributes))
-        assert told.mask.shape == (64, 64)
-        assert told.mask.any()
+    assert len(instances) == len(picture.instances) > 1
+    for one, instance in zip(picture.instances, instances, strict=True):
+        assert (one.category, one.attributes) == (instance.category, instance.attributes)
+        assert one.mask.shape == (64, 64)
+        assert one.mask.any()
 
 
 def test_scene_source_when_upon_a_photo_then_the_drawn_things_are_known_all_the_same(tmp_path):
@@ -306,7 +298,7 @@ def test_scene_source_when_upon_a_photo_then_the_drawn_things_are_known_all_the_
     source, rng = SceneSource("scenes", count=50, backgrounds=[tmp_path / "flat.png"]), np.random.default_rng(0)
     upon = [picture for picture in (source.draw(rng, 64, 1) for _ in range(8)) if picture.categories is None]
     assert upon
-    assert all(picture.things for picture in upon)
+    assert all(picture.instances for picture in upon)
 
 
 def test_photo_source_when_drawn_then_things_have_a_kind_alone():
@@ -316,9 +308,9 @@ def test_photo_source_when_drawn_then_things_have_a_kind_alone():
     kinds = {"dog": WORD_GROUPS[0].index("dog"), "zeppelin": -1}
     for _ in range(5):
         picture = source.draw(rng, 64, 2)
-        for told in picture.things:
-            assert told.mask.shape == picture.image.shape[:2]
-            assert told.labels.tolist() in [[kind, -1, -1] for kind in kinds.values()]
+        for one in picture.instances:
+            assert one.mask is None or one.mask.shape == picture.hw
+            assert one.category == "bird" or labels_of(one).tolist() in [[kind, -1, -1] for kind in kinds.values()]
 
 
 # sources and mixtures
@@ -331,31 +323,31 @@ def scenes():
 
 def test_batch_when_seed_and_step_are_the_same_then_equal_and_else_not(scenes):
     options = {"images": 2, "phrases": 2, "size": 64, "absent": 0.5}
-    first = scenes.batch(1, 7, **options)
-    scenes.batch(1, 3, **options)  # what came between does not matter
-    assert_equal_batches(first, scenes.batch(1, 7, **options))
+    first = scenes.batch(1, 7, BatchShape(**options))
+    scenes.batch(1, 3, BatchShape(**options))  # what came between does not matter
+    assert_equal_batches(first, scenes.batch(1, 7, BatchShape(**options)))
     for seed, step in ((1, 8), (2, 7)):
-        assert scenes.batch(seed, step, **options).phrases != first.phrases
+        assert scenes.batch(seed, step, BatchShape(**options)).phrases != first.phrases
 
 
 def test_scene_source_when_drawn_then_targets_fit_the_image():
     picture = SceneSource("scenes+", count=3).draw(np.random.default_rng(0), 64, 2)
-    assert picture.image.shape == (64, 64, 3)
-    assert 1 <= len(picture.targets) <= 2
-    for target in picture.targets:
+    assert picture.pixels.shape == (64, 64, 3)
+    assert 1 <= len(picture.expressions) <= 2
+    for target in picture.expressions:
         assert target.mask.shape == (64, 64)
         assert target.category in picture.categories
 
 
 def test_batch_when_shares_are_given_then_pictures_come_in_that_proportion():
     mixture = Mixture([FixedSource(picture_of(LEFT)), FixedSource(picture_of(BOX_ONLY))], [3.0, 1.0])
-    batch = mixture.batch(0, 0, images=400, phrases=1, size=32, absent=0.0)
+    batch = mixture.batch(0, 0, BatchShape(images=400, phrases=1, size=32))
     assert 260 < batch.phrases.count("left dog") < 340
 
 
 def test_batch_when_some_pictures_say_nothing_then_they_are_left_out():
     mixture = Mixture([FixedSource(picture_of(LEFT)), FixedSource(picture_of())], [1.0, 1.0])
-    batch = mixture.batch(0, 0, images=20, phrases=1, size=32, absent=0.0)
+    batch = mixture.batch(0, 0, BatchShape(images=20, phrases=1, size=32))
     assert 0 < len(batch.pixels) == len(batch.phrases) < 20
 
 
@@ -365,14 +357,14 @@ def test_batch_when_a_draw_says_nothing_at_all_then_it_draws_again():
             return self.picture if rng.random() < 0.2 else picture_of()
 
     mixture = Mixture([Slow(picture_of(LEFT))], [1.0])
-    assert {mixture.batch(0, step, images=1, phrases=1, size=32, absent=0.0).phrases[0] for step in range(9)} == {
-        "left dog"
-    }
+    assert {
+        mixture.batch(0, step, BatchShape(images=1, phrases=1, size=32, absent=0.0)).phrases[0] for step in range(9)
+    } == {"left dog"}
 
 
 def test_batch_when_nothing_can_ever_be_said_then_one_sentence():
-    with pytest.raises(ValueError, match="expected something to tell apart"):
-        Mixture([FixedSource(picture_of())], [1.0]).batch(0, 0, images=2, phrases=1, size=32, absent=0.0)
+    with pytest.raises(ValueError, match="expected an instance that a phrase can single out"):
+        Mixture([FixedSource(picture_of())], [1.0]).batch(0, 0, BatchShape(images=2, phrases=1, size=32))
 
 
 def test_photo_source_when_drawn_then_phrases_name_what_is_left_in_the_view():
@@ -380,9 +372,9 @@ def test_photo_source_when_drawn_then_phrases_name_what_is_left_in_the_view():
     rng = np.random.default_rng(0)
     for _ in range(10):
         picture = source.draw(rng, 64, 2)
-        assert len(picture.targets) <= 2
-        height, width = picture.image.shape[:2]
-        for target in picture.targets:
+        assert len(picture.expressions) <= 2
+        height, width = picture.pixels.shape[:2]
+        for target in picture.expressions:
             assert target.category in picture.categories
             assert target.mask.shape == (height, width)
             x1, y1, x2, y2 = target.box_xyxy_px
@@ -393,7 +385,7 @@ def test_photo_source_when_drawn_then_phrases_name_what_is_left_in_the_view():
 class Unreadable:
     """Stands for a photo that cannot be read."""
 
-    def view(self):
+    def decode(self):
         raise FileNotFoundError("expected an image file, found nothing")
 
 
@@ -401,7 +393,7 @@ def test_photo_source_when_a_photo_or_donor_cannot_be_read_then_another_is_taken
     good = Record(seen("dog", 2, 30), seen("cat", 45, 78))
     source = PhotoSource([Unreadable(), good], fully_annotated=True, donors=[good, Unreadable()], paste_share=1.0)
     rng = np.random.default_rng(0)
-    assert any(source.draw(rng, 64, 2).targets for _ in range(6))
+    assert any(source.draw(rng, 64, 2).expressions for _ in range(6))
 
 
 def test_photo_source_when_no_photo_can_be_read_then_the_last_error():
@@ -412,7 +404,7 @@ def test_photo_source_when_no_photo_can_be_read_then_the_last_error():
 def test_photo_source_when_partly_annotated_then_every_phrase_has_its_noun():
     source = PhotoSource([Record(seen("dog", 2, 30))], fully_annotated=False)
     rng = np.random.default_rng(0)
-    phrases = [t.phrase for _ in range(60) for t in source.draw(rng, 64, 2).targets]
+    phrases = [t.phrase for _ in range(60) for t in source.draw(rng, 64, 2).expressions]
     assert all({"dog", "pup"} & set(phrase.split()) for phrase in phrases), phrases
 
 
@@ -421,8 +413,8 @@ def test_scene_source_when_backgrounds_then_about_a_quarter_is_upon_them_and_the
     Image.new("RGB", (80, 80), (1, 250, 3)).save(path)
     source, rng = SceneSource("scenes", count=50, backgrounds=[path]), np.random.default_rng(0)
     pictures = [source.draw(rng, 64, 1) for _ in range(60)]
-    green = [p for p in pictures if np.abs(p.image.reshape(-1, 3) - np.array([1, 250, 3])).max(axis=1).min() < 40
-             and (np.abs(p.image - np.array([1, 250, 3])).max(axis=2) < 60).mean() > 0.2]  # fmt: skip
+    green = [p for p in pictures if np.abs(p.pixels.reshape(-1, 3) - np.array([1, 250, 3])).max(axis=1).min() < 40
+             and (np.abs(p.pixels - np.array([1, 250, 3])).max(axis=2) < 60).mean() > 0.2]  # fmt: skip
     assert 6 <= len(green) <= 26
     assert all(picture.categories is None for picture in green)
     assert any(picture.categories is not None for picture in pictures)
@@ -430,22 +422,22 @@ def test_scene_source_when_backgrounds_then_about_a_quarter_is_upon_them_and_the
 
 def test_scene_source_when_a_background_cannot_be_read_then_the_scene_is_drawn_without(tmp_path):
     source, rng = SceneSource("scenes", count=5, backgrounds=[tmp_path / "none.png"]), np.random.default_rng(0)
-    assert all(source.draw(rng, 64, 1).targets for _ in range(12))
+    assert all(source.draw(rng, 64, 1).expressions for _ in range(12))
 
 
 def test_scene_source_when_the_canvas_is_larger_than_its_side_then_drawn_at_its_side_and_enlarged():
     # as one mixture of photos and scenes on a canvas of 128: scenes of 64 pixels are in it, twice as large
     scenes = SceneSource("scenes", count=3, largest=128, side=64)
     picture = scenes.draw(np.random.default_rng(0), 128, 2)
-    assert picture.image.shape == (64, 64, 3)
+    assert picture.pixels.shape == (64, 64, 3)
     batch = Mixture([scenes, FixedSource(picture_of(LEFT))], [1.0, 0.0]).batch(
-        0, 0, images=3, phrases=1, size=128, absent=0.0
+        0, 0, BatchShape(images=3, phrases=1, size=128, absent=0.0)
     )
     assert batch.pixels.shape == (3, 128, 128, 3)
     np.testing.assert_allclose(batch.content, [[0, 0, 1, 1]] * 3)
     assert batch.has_mask.all()
     one = collate([picture], 128, np.random.default_rng(0), 0.0)
-    np.testing.assert_allclose(one.boxes[0], np.array(picture.targets[0].box_xyxy_px) / 64, rtol=1e-6)
+    np.testing.assert_allclose(one.boxes[0], np.array(picture.expressions[0].box_xyxy_px) / 64, rtol=1e-6)
 
 
 def test_batch_when_the_canvas_is_larger_than_a_source_allows_then_the_others_alone():
@@ -461,7 +453,7 @@ def test_sources_when_drawn_then_things_are_counted_where_all_of_a_category_are_
     assert set(PhotoSource(records, fully_annotated=False).draw(rng, 64, 1).counts) == {"dog"}
     assert PhotoSource(records, fully_annotated=False, counts_known=False).draw(rng, 64, 1).counts == {}
     drawn = SceneSource("scenes", count=3).draw(rng, 64, 1)
-    assert sum(drawn.counts.values()) == len(drawn.things)
+    assert sum(drawn.counts.values()) == len(drawn.instances)
 
 
 def test_counted_when_there_is_a_crowd_then_it_is_several():
@@ -479,7 +471,7 @@ def test_photo_source_when_a_thing_is_smaller_than_min_area_then_nothing_is_said
             for _ in range(30)
             for target in PhotoSource(
                 [Record(seen("dog", 35, 75), small)], fully_annotated=True, min_area=least
-            ).draw(rng, 64, 4).targets
+            ).draw(rng, 64, 4).expressions
         }
         for least in (0.001, 0.1)
     }  # fmt: skip

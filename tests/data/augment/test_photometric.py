@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deixis.data.augment import scale_saturation_and_value
-from deixis.data.augment.looks import BlurRange, ColourRange, HsvRange
+from deixis.data.augment.photometric import BlurRange, ColourRange, HsvRange, scale_saturation_and_value
 
 
 def _by_colorsys(pixel, saturation, value):

@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from deixis.data.augment.views import as_pil
-
 _STRIP_ROWS = 64
 _LEVELS = np.arange(256, dtype=np.float32)[:, None]
 _SPREAD = np.maximum(_LEVELS - _LEVELS.T, 1)  # [greatest channel, least channel]
+
+
+def as_pil(image: NDArray[np.uint8]) -> Image.Image:
+    """An array uint8 [H, W, 3] or [H, W] as an image of Pillow; a mirrored one is copied."""
+    return Image.fromarray(np.ascontiguousarray(image))
 
 
 def colour_jitter(image: NDArray[np.uint8], brightness: float, contrast: float, saturation: float) -> NDArray[np.uint8]:
@@ -110,3 +113,25 @@ class BlurRange:
         """Blur uint8 [H, W, 3], or leave it."""
         sigma = float(rng.uniform(*self.sigma_px))
         return blur(image, sigma) if rng.random() < self.chance else image
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoJitter:
+    """Chances and bounds for photos: brightness, contrast and saturation at once, and now and then blur or grey."""
+
+    jitter: float = 0.8
+    spread: float = 0.2
+    blur: float = 0.05
+    sigma_px: tuple[float, float] = (0.5, 1.5)
+    grey: float = 0.02
+
+    def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Recolour uint8 [H, W, 3], or leave it."""
+        if rng.random() < self.jitter:
+            brightness, contrast, saturation = (1 + self.spread * float(v) for v in rng.uniform(-1, 1, 3))
+            image = colour_jitter(image, brightness, contrast, saturation)
+        if rng.random() < self.blur:
+            image = blur(image, float(rng.uniform(*self.sigma_px)))
+        if rng.random() < self.grey:
+            image = grey(image)
+        return image
