@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from deixis.cli.finetune import measure
+from deixis.train.finetune_report import measure
 from PIL import Image
 
 from deixis.data import open_dataset
