@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from deixis.train.finetune_report import measure
 from PIL import Image
 
 from deixis.data import open_dataset
@@ -27,6 +26,7 @@ from deixis.data.scenes.layout import sample_layout
 from deixis.data.scenes.painting import Style, paint, sample_background
 from deixis.data.scenes.writer import write
 from deixis.grounder import load
+from deixis.train.finetune_report import measure
 
 SIZE = 256
 SEED = 77
