@@ -94,7 +94,7 @@ class Watch:
     def _draw_curves(self) -> None:
         """Write curves.png where there is something to draw; without matplotlib say once that it is missing."""
         try:
-            drawn = draw_curves({self.folder.name: read_log(self.folder).curves})
+            drawn = draw_curves({"": read_log(self.folder).curves})  # of one run no name is needed
         except ImportError as error:
             if not self._said_no_charts and sys.stderr is not None:
                 print(f"training: no curves.png: {error}", file=sys.stderr, flush=True)

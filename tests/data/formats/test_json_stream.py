@@ -1,4 +1,5 @@
 import json
+import math
 from functools import partial
 
 import ijson
@@ -62,7 +63,6 @@ def test_stream_json_when_a_list_then_its_elements_under_no_key(tmp_path, text, 
         (b"[1] 2", "trailing garbage"),
         (b"[1 2]", "after array element"),
         (b"[nothing]", "invalid string"),
-        (b"[NaN]", "invalid char"),
         (b'["\xff"]', "invalid bytes in UTF8"),
         (b"[" * 100_000, "nested too deep"),
         (b"[" + b"9" * 5000 + b"]", "integer overflow"),
@@ -78,3 +78,12 @@ def test_stream_json_when_it_is_no_json_then_one_sentence(tmp_path, content, why
 def test_stream_json_when_there_is_no_file_then_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="which is no file"):
         list(stream_json(tmp_path / "none.json"))
+
+
+def test_stream_json_when_numbers_are_such_as_python_alone_writes_then_all_elements(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"annotations": [{"area": 1.5}, {"area": NaN}, {"area": 18446744073709551616}, {"area": 2}]}')
+    areas = [element.value["area"] for element in stream_json(path)]
+    assert areas[0] == 1.5
+    assert math.isnan(areas[1])
+    assert areas[2:] == [2**64, 2]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,17 +40,46 @@ def stream_json(path: str | Path) -> Iterator[Element]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected a JSON file, got {str(path)!r}, which is no file; check the path")
+    given = 0
     try:
         with path.open("rb") as file:
             file.seek(len(_BOM) if file.read(len(_BOM)) == _BOM else 0)
-            yield from _elements(ijson.basic_parse(file, use_float=True))
+            for element in _elements(ijson.basic_parse(file, use_float=True)):
+                yield element
+                given += 1
     except RecursionError:
         raise ValueError(f"expected JSON in {str(path)!r}, got it nested too deep; check the file") from None
     except ijson.JSONError as error:
+        yield from islice(_all_elements(path, error), given, None)
+
+
+def _all_elements(path: Path, error: ijson.JSONError) -> list[Element]:
+    """All elements, read at once by Python's own reader, which takes numbers as NaN and 2 ** 64 too."""
+    try:
+        held = json.loads(path.read_bytes().removeprefix(_BOM).decode("utf-8"))
+        return list(_elements(_events(held)))
+    except (ValueError, RecursionError, ijson.JSONError):
         reason = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
         raise ValueError(
             f"expected JSON in {str(path)!r}, got something else ({reason.splitlines()[0]}); check the file"
         ) from error
+
+
+def _events(value: object) -> Events:
+    """The events of :func:`ijson.basic_parse` of a value that is read already."""
+    if isinstance(value, list):
+        yield "start_array", None
+        for one in value:
+            yield from _events(one)
+        yield "end_array", None
+    elif isinstance(value, dict):
+        yield "start_map", None
+        for key, one in value.items():
+            yield "map_key", key
+            yield from _events(one)
+        yield "end_map", None
+    else:
+        yield "value", value
 
 
 def _elements(events: Events) -> Iterator[Element]:
