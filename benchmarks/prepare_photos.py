@@ -11,7 +11,7 @@ to a folder above, and perhaps ``pseudo_detections.json`` (a detector's boxes wi
 - OUT/pseudo.json: COCO instances: persons as annotated, other things as detected (0.5 and more). Photos of
   ``images_in`` are left out: they have an instances file of their own.
 
-Splits go by the photo's id, as `deixis.data.photos.split_of` says. Prints how much was written.
+Splits go by the photo's id, as `deixis.data.dataset.split_of` says. Prints how much was written.
 """
 
 import argparse

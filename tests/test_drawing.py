@@ -122,5 +122,5 @@ def test_draw_sheet_when_five_pictures_in_three_columns_then_two_rows():
 
 
 def test_draw_sheet_when_empty_then_refused():
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         draw_sheet([])

@@ -243,10 +243,10 @@ def test_leak_warning_when_no_data_set_is_named_then_all_that_papers_measure_on(
 def test_leak_warning_when_a_recipe_then_its_fields_count():
     from deixis.train.recipes import recipe
 
-    assert leak_warning(recipe("tiny"), "refcoco", "val") is None
-    assert "is the split itself" in leak_warning(recipe("mcn"), "refcoco", "train")
-    assert "yolov3.weights" in leak_warning(recipe("mcn", image_weights="x/yolov3.weights"), "refcoco", "val")
-    assert leak_warning(recipe("mcn", image_weights="x/yolov3.weights"), "referit", "val") is None
+    assert leak_warning(recipe("tiny").flat(), "refcoco", "val") is None
+    assert "is the split itself" in leak_warning(recipe("mcn").flat(), "refcoco", "train")
+    assert "yolov3.weights" in leak_warning(recipe("mcn", image_weights="x/yolov3.weights").flat(), "refcoco", "val")
+    assert leak_warning(recipe("mcn", image_weights="x/yolov3.weights").flat(), "referit", "val") is None
 
 
 def test_leak_warning_when_started_from_a_checkpoint_then_its_recipe_counts_too(tmp_path):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -44,7 +44,7 @@ def naming(path: Path) -> Iterator[None]:
 class _Remembering:
     """A file for `torch.save`, which forgets why it could not write."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.error: OSError | None = None
 
@@ -59,7 +59,7 @@ class _Remembering:
         self.file.flush()
 
 
-def _save_state(state: dict[str, Any], file: BinaryIO) -> None:
+def _save_state(state: dict[str, Any], file: IO[bytes]) -> None:
     remembering = _Remembering(file)
     try:
         torch.save(state, remembering)  # pyright: ignore[reportArgumentType]
